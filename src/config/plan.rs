@@ -1,0 +1,353 @@
+//! The plan: a configuration that has been proven. Every name is resolved, every default filled
+//! in, every limit within range. Nothing here reads files or the clock, and nothing is changed
+//! after it was built: a reload makes a new plan.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::balance::Policy;
+use crate::route::Routes;
+
+/// A whole proven configuration.
+#[derive(Debug)]
+pub struct Plan {
+    /// The file it was read from; relative paths in it were resolved against its folder.
+    pub file: PathBuf,
+    pub runtime: Runtime,
+    pub listeners: Vec<Arc<Listener>>,
+    pub pools: Vec<Arc<Pool>>,
+    pub timeouts: Timeouts,
+}
+
+/// `[runtime]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Runtime {
+    /// Pinned worker threads; `"cores"` was resolved to the number of usable processors.
+    pub workers: usize,
+    /// Address of the admin face; `None` switches it off.
+    pub admin: Option<SocketAddr>,
+    pub drain_delay: Duration,
+    pub drain_timeout: Duration,
+    pub log: Log,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Log {
+    pub format: LogFormat,
+    pub connections: LogConnections,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Logfmt,
+    Json,
+}
+
+/// Which connections get a line at open and at end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogConnections {
+    Off,
+    /// One in a hundred, and every one that ended by a fault.
+    Sampled,
+    All,
+}
+
+/// `[listeners.NAME]`.
+#[derive(Debug, PartialEq)]
+pub struct Listener {
+    pub name: Arc<str>,
+    pub bind: Vec<SocketAddr>,
+    pub service: Service,
+    pub tls: Option<Tls>,
+    /// Peers whose PROXY header and forwarding headers are believed.
+    pub trusted: Vec<IpNet>,
+    pub accept_proxy: Option<AcceptProxy>,
+    pub when_empty: WhenEmpty,
+    /// Live connections over all cores; 0: bounded by the descriptor budget only.
+    pub max_connections: u32,
+    /// Live connections of one source address over all cores; 0: no bound.
+    pub max_per_source: u32,
+}
+
+/// What a listener does with a connection.
+#[derive(Debug, PartialEq)]
+pub enum Service {
+    /// Bytes in, bytes out, to one pool (an index into [`Plan::pools`]).
+    L4 { pool: usize },
+    L7(L7),
+}
+
+/// `mode = "l7"`.
+#[derive(Debug, PartialEq)]
+pub struct L7 {
+    /// Compiled routes; the value a match yields is an index into `rules`.
+    pub routes: Routes,
+    pub rules: Vec<Arc<Rule>>,
+    pub ping: Option<Ping>,
+    pub http: HttpLimits,
+}
+
+/// What one `[[listeners.X.routes]]` entry asks for once it has matched.
+#[derive(Debug, PartialEq)]
+pub struct Rule {
+    /// Label in metrics and logs: host and path as written.
+    pub label: Arc<str>,
+    /// Pools by share; one entry unless `split` was given. Indices into [`Plan::pools`].
+    pub pools: Vec<Share>,
+    pub relay: Relay,
+    /// Largest frame payload in bytes; 0: no bound.
+    pub max_frame: u64,
+    /// Largest message (all fragments) in bytes; 0: no bound.
+    pub max_message: u64,
+    /// Messages a second from the client; 0: no bound.
+    pub messages_per_second: u32,
+    /// Allowed `Origin` values; `None` allows all. `"null"` and `"missing"` must be listed to pass.
+    pub origins: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    pub pool: usize,
+    pub weight: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relay {
+    Frames,
+    Bytes,
+}
+
+/// `ping = { every, timeout, server }`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ping {
+    pub every: Duration,
+    pub timeout: Duration,
+    /// Ping the server side as well.
+    pub server: bool,
+}
+
+/// Limits of HTTP heads on an l7 listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// Bytes of one request or response head.
+    pub head_bytes: usize,
+    pub headers: usize,
+    pub target_bytes: usize,
+    /// Error answers as JSON rather than plain text.
+    pub json_errors: bool,
+}
+
+/// `tls.` of a listener. Files are named here, loaded and proven by `config::certificates`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tls {
+    pub certificates: Vec<CertificateFiles>,
+    pub unknown_name: UnknownName,
+    pub alpn: Vec<String>,
+    pub client_ca: Option<ClientCa>,
+    pub client_headers: Option<ClientHeaders>,
+    pub ticket_keys: Option<PathBuf>,
+    pub key_log: bool,
+    /// Handshakes under way per core before new ones are refused.
+    pub handshakes_in_flight: u32,
+    /// New handshakes a second per core; 0: no bound.
+    pub handshakes_per_second: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// What a ClientHello with a name no certificate has gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownName {
+    /// The first certificate.
+    Default,
+    /// Alert `unrecognized_name`.
+    Refuse,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCa {
+    pub file: PathBuf,
+    /// `false`: a client may come without a certificate.
+    pub required: bool,
+}
+
+/// Header names the verified client certificate is told in; client-sent copies are removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientHeaders {
+    pub subject: Option<String>,
+    pub fingerprint: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AcceptProxy {
+    V1,
+    V2,
+    Any,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendProxy {
+    V1,
+    V2,
+}
+
+/// What a listener does while its pool has no usable server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenEmpty {
+    Close,
+    Refuse,
+}
+
+/// `[pools.NAME]`.
+#[derive(Debug, PartialEq)]
+pub struct Pool {
+    pub name: Arc<str>,
+    pub policy: Policy,
+    pub servers: Vec<Server>,
+    pub health: Option<Health>,
+    pub sticky: Option<Sticky>,
+    pub slow_start: Duration,
+    /// Source addresses to dial from, in turn.
+    pub source: Vec<std::net::IpAddr>,
+    pub send_proxy: Option<SendProxy>,
+    pub on_down: OnDown,
+    pub on_remove: OnRemove,
+    pub drain: Drain,
+    pub tls: Option<ServerTls>,
+    /// Idle keep-alive connections to servers kept per core.
+    pub idle_connections: u32,
+}
+
+/// One upstream address.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// `name = "…"`, or the address as written.
+    pub name: Arc<str>,
+    pub address: ServerAddress,
+    pub weight: u32,
+    /// Live connections over all cores; 0: no bound.
+    pub max_connections: u32,
+    /// `drain = true` in the file: keeps what it has (and its sticky clients), gets no new ones.
+    pub draining: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ServerAddress {
+    Inet(SocketAddr),
+    Unix(PathBuf),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    pub every: Duration,
+    pub timeout: Duration,
+    pub rise: u32,
+    pub fall: u32,
+    /// Path of an HTTP check (2xx and 3xx are good); `None`: a TCP connect is enough.
+    pub http: Option<String>,
+}
+
+/// What is sticky, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Sticky {
+    Cookie(StickyCookie),
+    /// Consistent hash of a request header's value.
+    Header(String),
+    /// Consistent hash of a query parameter's value.
+    Query(String),
+}
+
+#[derive(Clone, PartialEq)]
+pub struct StickyCookie {
+    pub name: String,
+    /// MAC key; `None`: a random one is made at start, and said.
+    pub key: Option<Secret>,
+    pub path: String,
+    pub domain: Option<String>,
+    pub secure: bool,
+    pub http_only: bool,
+    pub same_site: Option<SameSite>,
+    pub max_age: Option<Duration>,
+}
+
+impl std::fmt::Debug for StickyCookie {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StickyCookie").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Bytes that must not be shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub Arc<[u8]>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(set)")
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SameSite {
+    Strict,
+    Lax,
+    None,
+}
+
+/// What happens to the pipes of a server that went down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDown {
+    Keep,
+    Drain,
+    Close,
+}
+
+/// What happens to the pipes of a server that left the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnRemove {
+    Keep,
+    Drain,
+    Close,
+}
+
+/// How fast a drain closes pipes: `rate` a second over all cores, or all within `window`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Drain {
+    Rate(u32),
+    Window(Duration),
+}
+
+/// `pools.X.tls`: re-encryption towards servers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerTls {
+    /// PEM file of trust anchors; `None`: the system's.
+    pub ca: Option<PathBuf>,
+    /// Name to verify and to send as SNI; `None`: the server's host as written.
+    pub server_name: Option<String>,
+    pub client_cert: Option<CertificateFiles>,
+    /// `verify = false` was asked for.
+    pub insecure: bool,
+}
+
+/// `[timeouts]`; `None` is `"off"`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Timeouts {
+    pub handshake: Duration,
+    pub connect: Duration,
+    pub idle: Option<Duration>,
+    pub half_close: Option<Duration>,
+    pub request: Option<Duration>,
+    pub response: Option<Duration>,
+    pub keepalive: Duration,
+    pub stall: Option<Duration>,
+    pub user_timeout: Option<Duration>,
+    /// TCP keepalive probes on both sides after this much silence.
+    pub tcp_keepalive: Option<Duration>,
+}
