@@ -1,0 +1,1 @@
+//! From text to a plan: what is written, then what is proven.
