@@ -1,1 +1,3 @@
 //! From text to a plan: what is written, then what is proven.
+
+pub mod certificates;
