@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::balance::Policy;
-use crate::route::Routes;
+use crate::route::{Origins, Routes};
 
 /// A whole proven configuration.
 #[derive(Debug)]
@@ -105,8 +105,8 @@ pub struct Rule {
     pub max_message: u64,
     /// Messages a second from the client; 0: no bound.
     pub messages_per_second: u32,
-    /// Allowed `Origin` values; `None` allows all. `"null"` and `"missing"` must be listed to pass.
-    pub origins: Option<Vec<String>>,
+    /// Who may open a WebSocket from a page; `None` allows all.
+    pub origins: Option<Origins>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,6 +231,9 @@ pub struct Pool {
 pub struct Server {
     /// `name = "…"`, or the address as written.
     pub name: Arc<str>,
+    /// The address as written: with the pool's name it is the server's identity in sticky tokens,
+    /// and its host is the name expected of a TLS server.
+    pub written: Arc<str>,
     pub address: ServerAddress,
     pub weight: u32,
     /// Live connections over all cores; 0: no bound.
