@@ -1,1 +1,13 @@
-//! (room under construction)
+//! The only room that makes system calls and the only one where `unsafe` may stand.
+//!
+//! Everything above it deals in descriptor numbers, spans and results. Nothing here decides
+//! anything: no policy, no protocol, no logging.
+
+#![allow(unsafe_code)]
+
+pub mod descriptors;
+pub mod host;
+pub mod memory;
+pub mod pipe;
+pub mod ring;
+pub mod socket;

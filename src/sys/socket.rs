@@ -1,0 +1,291 @@
+//! Sockets by descriptor number: the numbers belong to the thread that made them, so nothing here
+//! is an owning type. Who opened a socket closes it with [`close`].
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{IntoRawFd, RawFd};
+use std::path::Path;
+use std::time::Duration;
+
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+
+use super::memory::Memory;
+use super::memory::Span;
+
+/// Length of a listener's queue asked for; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 65_535;
+
+/// Options both sides of a TCP pipe carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TcpOptions {
+    /// TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged.
+    pub user_timeout: Option<Duration>,
+    /// Silence before keepalive probes.
+    pub keepalive: Option<Duration>,
+}
+
+impl TcpOptions {
+    fn apply(self, socket: &Socket) -> io::Result<()> {
+        socket.set_tcp_nodelay(true)?;
+        if self.user_timeout.is_some() {
+            socket.set_tcp_user_timeout(self.user_timeout)?;
+        }
+        if let Some(time) = self.keepalive {
+            let probes = socket2::TcpKeepalive::new().with_time(time).with_interval(time / 3);
+            socket.set_tcp_keepalive(&probes)?;
+        }
+        Ok(())
+    }
+}
+
+/// A listening TCP socket, one of several that share the address (SO_REUSEPORT). Accepted sockets
+/// inherit the options.
+///
+/// # Errors
+/// What `socket(2)`, `bind(2)` or `listen(2)` answer: the address taken, no permission.
+pub fn listen(address: SocketAddr, options: TcpOptions) -> io::Result<RawFd> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    options.apply(&socket)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into_raw_fd())
+}
+
+/// How a dial began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialling {
+    /// Connected at once.
+    Connected,
+    /// Becomes writable when connected; then ask [`dial_error`].
+    Pending,
+}
+
+/// Begins to connect to a TCP server. The local port is chosen at connect time
+/// (IP_BIND_ADDRESS_NO_PORT), so that ports only run out per server address.
+///
+/// # Errors
+/// What `socket(2)`, `bind(2)` or `connect(2)` answer; the socket is closed again.
+pub fn dial(
+    server: SocketAddr,
+    source: Option<IpAddr>,
+    options: TcpOptions,
+) -> io::Result<(RawFd, Dialling)> {
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM.nonblocking(), None)?;
+    options.apply(&socket)?;
+    if let Some(source) = source {
+        set_flag(&socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    start(socket, &server.into())
+}
+
+/// Begins to connect to a Unix stream socket.
+///
+/// # Errors
+/// What `socket(2)` or `connect(2)` answer; a path too long for an address is `InvalidInput`.
+pub fn dial_unix(path: &Path) -> io::Result<(RawFd, Dialling)> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    start(socket, &SockAddr::unix(path)?)
+}
+
+fn start(socket: Socket, server: &SockAddr) -> io::Result<(RawFd, Dialling)> {
+    let dialling = match socket.connect(server) {
+        Ok(()) => Dialling::Connected,
+        Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => Dialling::Pending,
+        Err(e) => return Err(e),
+    };
+    Ok((socket.into_raw_fd(), dialling))
+}
+
+fn set_flag(socket: &Socket, level: i32, name: i32) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let on: libc::c_int = 1;
+    // SAFETY: an int option read by the kernel during the call.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as u32,
+        )
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The pending error of a socket, taken: how a dial went.
+pub fn dial_error(fd: RawFd) -> Option<io::Error> {
+    with(fd, |socket| socket.take_error()).unwrap_or_else(Some)
+}
+
+/// The address a TCP socket was accepted from.
+pub fn peer(fd: RawFd) -> Option<SocketAddr> {
+    with(fd, |socket| socket.peer_addr()).ok()?.as_socket()
+}
+
+/// The address a TCP socket was accepted on.
+pub fn local(fd: RawFd) -> Option<SocketAddr> {
+    with(fd, |socket| socket.local_addr()).ok()?.as_socket()
+}
+
+/// Sets the options of a socket that did not inherit them.
+///
+/// # Errors
+/// What `setsockopt(2)` answers.
+pub fn set_options(fd: RawFd, options: TcpOptions) -> io::Result<()> {
+    with(fd, |socket| options.apply(socket))
+}
+
+/// What a non-blocking receive found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    Bytes(Span),
+    /// Nothing is there yet.
+    Empty,
+    /// The peer has finished sending.
+    End,
+    /// This turn's scratch is used up; nothing was read.
+    NoRoom,
+}
+
+/// Receives at most `most` bytes into this turn's scratch.
+///
+/// # Errors
+/// What `recv(2)` answers, other than "not yet".
+pub fn receive(fd: RawFd, memory: &mut Memory, most: usize) -> io::Result<Received> {
+    let Some(span) = memory.allocate(most) else { return Ok(Received::NoRoom) };
+    let got = read_into(fd, memory.bytes_mut(span));
+    let kept = memory.shrink(span, *got.as_ref().unwrap_or(&0));
+    match got {
+        Ok(0) => Ok(Received::End),
+        Ok(_) => Ok(Received::Bytes(kept)),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Received::Empty),
+        Err(e) => Err(e),
+    }
+}
+
+/// Receives into `bytes` without waiting.
+///
+/// # Errors
+/// What `recv(2)` answers; `WouldBlock` when nothing is there.
+pub fn read_into(fd: RawFd, bytes: &mut [u8]) -> io::Result<usize> {
+    loop {
+        // SAFETY: the kernel writes at most `bytes.len()` bytes into a buffer borrowed for the call.
+        let n = unsafe {
+            libc::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT)
+        };
+        if n >= 0 {
+            return Ok(n as usize);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Sends what fits without waiting.
+///
+/// # Errors
+/// What `send(2)` answers; `WouldBlock` when nothing fits.
+pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        // SAFETY: the kernel reads at most `bytes.len()` bytes from a buffer borrowed for the call.
+        let n = unsafe {
+            libc::send(
+                fd,
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            )
+        };
+        if n >= 0 {
+            return Ok(n as usize);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Looks at the first bytes a peer sent without taking them.
+///
+/// # Errors
+/// As [`read_into`].
+pub fn peek(fd: RawFd, bytes: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: as for `read_into`.
+    let n = unsafe {
+        libc::recv(
+            fd,
+            bytes.as_mut_ptr().cast(),
+            bytes.len(),
+            libc::MSG_DONTWAIT | libc::MSG_PEEK,
+        )
+    };
+    if n >= 0 { Ok(n as usize) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Holds readiness back until `bytes` are queued (SO_RCVLOWAT); 1 undoes it.
+pub fn set_low_water(fd: RawFd, bytes: usize) {
+    let value = bytes.clamp(1, i32::MAX as usize) as libc::c_int;
+    // SAFETY: an int option read by the kernel during the call. A refusal only costs wake-ups.
+    unsafe {
+        libc::setsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as u32,
+        );
+    }
+}
+
+/// Sends FIN after what is queued.
+pub fn finish(fd: RawFd) {
+    // SAFETY: plain call; an error means the connection is gone already.
+    unsafe { libc::shutdown(fd, libc::SHUT_WR) };
+}
+
+/// Ends both directions, so that every request waiting on the socket completes.
+pub fn end(fd: RawFd) {
+    // SAFETY: plain call; an error means the connection is gone already.
+    unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+}
+
+/// Drops the connection: the peer of a TCP socket sees RST, and every request waiting on it
+/// completes. A Unix socket has no reset; its peer sees the end.
+pub fn abort(fd: RawFd) {
+    let nobody = libc::sockaddr { sa_family: libc::AF_UNSPEC as u16, sa_data: [0; 14] };
+    // SAFETY: a short address read by the kernel during the call.
+    let done = unsafe { libc::connect(fd, &raw const nobody, size_of::<libc::sockaddr>() as u32) };
+    if done != 0 {
+        end(fd);
+    }
+}
+
+/// Closes a descriptor of this thread's table.
+pub fn close(fd: RawFd) {
+    // SAFETY: the caller opened it in this table and forgets the number now.
+    unsafe { libc::close(fd) };
+}
+
+/// Whether the peer has neither finished nor sent anything: fit for another request.
+pub fn is_quiet(fd: RawFd) -> bool {
+    let mut byte = [0; 1];
+    matches!(peek(fd, &mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Lends the descriptor to socket2 for one call.
+fn with<T>(fd: RawFd, f: impl FnOnce(&Socket) -> io::Result<T>) -> io::Result<T> {
+    // SAFETY: the number is open in this table for as long as the call lasts, and is not closed by
+    // the borrowed view.
+    let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+    let socket = SockRef::from(&borrowed);
+    f(&socket)
+}
