@@ -9,5 +9,6 @@ pub mod descriptors;
 pub mod host;
 pub mod memory;
 pub mod pipe;
+pub mod process;
 pub mod ring;
 pub mod socket;
