@@ -80,8 +80,7 @@ pub fn block_signals() -> io::Result<SignalMask> {
 /// Puts a mask back in this thread; signals that waited arrive now.
 pub fn restore_signals(mask: &SignalMask) -> io::Result<()> {
     // SAFETY: the mask was filled by the kernel; no old mask is asked for.
-    let error =
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &mask.0, std::ptr::null_mut()) };
+    let error = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &mask.0, std::ptr::null_mut()) };
     if error != 0 {
         return Err(io::Error::from_raw_os_error(error));
     }
