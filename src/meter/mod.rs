@@ -1,29 +1,14 @@
-//! What happened, and how it ended. Pure: never opens a file or a socket.
+//! What happened, and how it ended. Pure: cells that one core writes and control reads, and the
+//! names they are shown under. Never opens a file or a socket, never formats a page.
 
-/// Whose doing it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Side {
-    Client,
-    Server,
-    Proxy,
-}
+mod cell;
+mod counters;
+mod ending;
+mod histogram;
+mod route;
 
-/// How and why a connection stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ending {}
-
-/// One core's own counters.
-#[derive(Debug, Default)]
-pub struct CoreCounters {}
-
-/// One listener's counters on one core.
-#[derive(Debug, Default)]
-pub struct ListenerCounters {}
-
-/// One route's counters on one core.
-#[derive(Debug, Default)]
-pub struct RouteCounters {}
-
-/// One server's counters on one core.
-#[derive(Debug, Default)]
-pub struct ServerCounters {}
+pub use cell::{Count, Family, Gauge, Kind, Mark, Sample, Sink};
+pub use counters::{CoreCounters, Direction, Gear, ListenerCounters, Move, ServerCounters};
+pub use ending::{Cause, Ending, Side, Stage};
+pub use histogram::Histogram;
+pub use route::{CloseCodes, Handshake, Opcode, RouteCounters};

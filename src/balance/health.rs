@@ -1,0 +1,237 @@
+//! Whether a server may be picked: active checks bring it down and up, refused connects eject it
+//! for a while. Pure: results and the time come in, changes of state come out; who probes, and
+//! when, is not known here.
+
+use std::time::Duration;
+
+use super::{MemberState, ServerId, slow_start};
+
+/// How a pool judges its servers. Times of day are durations since any fixed moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// Good checks in a row that bring a server up.
+    pub rise: u32,
+    /// Bad checks in a row that take it down.
+    pub fall: u32,
+    pub slow_start: Duration,
+    /// Failed connects in a row that eject a server.
+    pub eject_after: u32,
+    /// First ejection; each further one lasts twice as long as the one before.
+    pub eject_for: Duration,
+    pub eject_for_max: Duration,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            rise: 2,
+            fall: 3,
+            slow_start: Duration::ZERO,
+            eject_after: 3,
+            eject_for: Duration::from_secs(5),
+            eject_for_max: Duration::from_secs(300),
+        }
+    }
+}
+
+/// One server went from one state to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    pub id: ServerId,
+    pub from: MemberState,
+    pub to: MemberState,
+    pub why: Why,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Enough good, or bad, checks in a row.
+    Checked,
+    /// Connects failed in a row.
+    Dialled,
+    /// Its ejection is over.
+    Returned,
+    /// The file, or somebody at the admin face, said so.
+    Told,
+}
+
+/// The health of one pool's servers.
+#[derive(Debug, Clone)]
+pub struct Checkup {
+    rules: Rules,
+    patients: Vec<Patient>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Patient {
+    id: ServerId,
+    draining: bool,
+    down: bool,
+    /// Results in a row that speak against the present active verdict.
+    against: u32,
+    failures: u32,
+    ejected: Option<Ejection>,
+    /// How often in a row it was ejected: the exponent of the next back-off.
+    ejections: u32,
+    /// Since when it is in service, unless it always was.
+    since: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ejection {
+    until: Duration,
+}
+
+impl Checkup {
+    /// Servers of a pool, all in service: what the process begins with.
+    pub fn new(rules: Rules, servers: impl IntoIterator<Item = ServerId>) -> Self {
+        let patients = servers.into_iter().map(|id| Patient::new(id, None)).collect();
+        Self { rules, patients }
+    }
+
+    /// A reload: other rules, servers gone and new ones, which begin slowly at `now`.
+    pub fn reload(&mut self, now: Duration, rules: Rules, servers: &[ServerId]) {
+        self.rules = rules;
+        let old = std::mem::take(&mut self.patients);
+        let known = |id: &ServerId| old.iter().find(|p| p.id == *id).copied();
+        let meet = |id: &ServerId| known(id).unwrap_or(Patient::new(*id, Some(now)));
+        self.patients = servers.iter().map(meet).collect();
+    }
+
+    /// An active check came back.
+    pub fn checked(&mut self, now: Duration, id: ServerId, good: bool) -> Option<Change> {
+        let rules = self.rules;
+        self.change(id, Why::Checked, |patient| patient.checked(now, good, &rules))
+    }
+
+    /// A core's connect failed, or succeeded again.
+    pub fn dialled(&mut self, now: Duration, id: ServerId, good: bool) -> Option<Change> {
+        let rules = self.rules;
+        let may_eject = self.may_eject(id);
+        self.change(id, Why::Dialled, |p| p.dialled(now, good, may_eject, &rules))
+    }
+
+    /// Keep what it has and give it no new ones, or end that.
+    pub fn drain(&mut self, now: Duration, id: ServerId, draining: bool) -> Option<Change> {
+        self.change(id, Why::Told, |patient| {
+            if patient.draining && !draining {
+                patient.since = Some(now);
+            }
+            patient.draining = draining;
+        })
+    }
+
+    /// End the ejections that are over.
+    pub fn tick(&mut self, now: Duration) -> Vec<Change> {
+        let over = |p: &&Patient| p.ejected.is_some_and(|e| e.until <= now);
+        let ids: Vec<ServerId> = self.patients.iter().filter(over).map(|p| p.id).collect();
+        let end = |id| self.change(id, Why::Returned, |patient| patient.return_at(now));
+        ids.into_iter().filter_map(end).collect()
+    }
+
+    /// When `tick` has something to do next.
+    pub fn next_tick(&self) -> Option<Duration> {
+        self.patients.iter().filter_map(|p| p.ejected).map(|e| e.until).min()
+    }
+
+    pub fn state(&self, id: ServerId) -> Option<MemberState> {
+        self.patients.iter().find(|p| p.id == id).map(Patient::state)
+    }
+
+    /// The part of its weight a server has now.
+    pub fn share(&self, now: Duration, id: ServerId) -> f32 {
+        let since = self.patients.iter().find(|p| p.id == id).and_then(|p| p.since);
+        since.map_or(1.0, |since| {
+            slow_start::share(now.saturating_sub(since), self.rules.slow_start)
+        })
+    }
+
+    /// Is any server in slow start, so that shares will grow without any other change?
+    pub fn warming(&self, now: Duration) -> bool {
+        self.patients.iter().any(|p| p.state() == MemberState::Up && self.share(now, p.id) < 1.0)
+    }
+
+    fn may_eject(&self, id: ServerId) -> bool {
+        let others = || self.patients.iter().filter(|p| p.id != id);
+        let ejected = others().filter(|p| p.ejected.is_some()).count();
+        let left = others().any(|p| p.state() == MemberState::Up);
+        left && (ejected + 1) * 2 <= self.patients.len()
+    }
+
+    fn change(
+        &mut self,
+        id: ServerId,
+        why: Why,
+        event: impl FnOnce(&mut Patient),
+    ) -> Option<Change> {
+        let patient = self.patients.iter_mut().find(|p| p.id == id)?;
+        let from = patient.state();
+        event(patient);
+        let to = patient.state();
+        (from != to).then_some(Change { id, from, to, why })
+    }
+}
+
+impl Patient {
+    fn new(id: ServerId, since: Option<Duration>) -> Self {
+        Self {
+            id,
+            draining: false,
+            down: false,
+            against: 0,
+            failures: 0,
+            ejected: None,
+            ejections: 0,
+            since,
+        }
+    }
+
+    fn state(&self) -> MemberState {
+        match (self.down, self.draining, self.ejected) {
+            (true, _, _) => MemberState::Down,
+            (false, true, _) => MemberState::Draining,
+            (false, false, Some(_)) => MemberState::Ejected,
+            (false, false, None) => MemberState::Up,
+        }
+    }
+
+    fn checked(&mut self, now: Duration, good: bool, rules: &Rules) {
+        if good != self.down {
+            self.against = 0;
+            return;
+        }
+        self.against += 1;
+        let enough = if self.down { rules.rise } else { rules.fall };
+        if self.against < enough {
+            return;
+        }
+        self.against = 0;
+        self.down = !self.down;
+        if !self.down {
+            self.since = Some(now);
+            self.ejected = None;
+            self.failures = 0;
+        }
+    }
+
+    fn dialled(&mut self, now: Duration, good: bool, may_eject: bool, rules: &Rules) {
+        if good {
+            self.failures = 0;
+            return;
+        }
+        self.failures = self.failures.saturating_add(1);
+        if self.failures < rules.eject_after || !may_eject || self.state() != MemberState::Up {
+            return;
+        }
+        let times = 2u32.saturating_pow(self.ejections);
+        let length = rules.eject_for.saturating_mul(times).min(rules.eject_for_max);
+        self.ejected = Some(Ejection { until: now + length });
+        self.ejections = self.ejections.saturating_add(1);
+        self.failures = 0;
+    }
+
+    fn return_at(&mut self, now: Duration) {
+        self.ejected = None;
+        self.since = Some(now);
+    }
+}
