@@ -77,7 +77,9 @@ pub struct Listener {
 #[derive(Debug, PartialEq)]
 pub enum Service {
     /// Bytes in, bytes out, to one pool (an index into [`Plan::pools`]).
-    L4 { pool: usize },
+    L4 {
+        pool: usize,
+    },
     L7(L7),
 }
 

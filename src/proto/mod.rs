@@ -3,6 +3,7 @@
 
 pub mod frame;
 pub mod hello;
+pub mod record;
 pub mod tunnel;
 
 /// What a decoder says about the bytes it was shown.

@@ -76,18 +76,14 @@ pub fn probe() -> Result<Host, Vec<Missing>> {
     if !missing.is_empty() {
         return Err(missing);
     }
-    let own_tables = std::thread::spawn(|| super::descriptors::unshare_table().is_ok())
-        .join()
-        .unwrap_or(false);
+    let own_tables =
+        std::thread::spawn(|| super::descriptors::unshare_table().is_ok()).join().unwrap_or(false);
     Ok(Host { kernel, descriptors: descriptor_limit(), own_tables, memory_available: available() })
 }
 
 fn probe_ring(kernel: &str) -> Result<(), Missing> {
-    let ring: io::Result<IoUring> = IoUring::builder()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_submit_all()
-        .build(8);
+    let ring: io::Result<IoUring> =
+        IoUring::builder().setup_single_issuer().setup_defer_taskrun().setup_submit_all().build(8);
     let ring = ring.map_err(|e| refused(kernel, &e))?;
     let mut probe = io_uring::Probe::new();
     let lack = |what: &str| Missing {

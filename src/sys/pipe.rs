@@ -74,9 +74,7 @@ impl Pipe {
             let start = bytes.len();
             bytes.resize(start + self.held, 0);
             // SAFETY: the kernel writes at most `held` bytes into a buffer of that many.
-            let n = unsafe {
-                libc::read(self.read, bytes[start..].as_mut_ptr().cast(), self.held)
-            };
+            let n = unsafe { libc::read(self.read, bytes[start..].as_mut_ptr().cast(), self.held) };
             bytes.truncate(start + n.max(0) as usize);
             match n {
                 1.. => self.held -= n as usize,

@@ -161,13 +161,20 @@ impl Ring {
         // SAFETY: everything the pushed entries point to lives in `self` until this returns:
         // provided and scratch memory, headers and vectors.
         let entered = unsafe {
-            self.uring.submitter().enter::<libc::sigset_t>(pending as u32, want as u32, getevents, None)
+            self.uring.submitter().enter::<libc::sigset_t>(
+                pending as u32,
+                want as u32,
+                getevents,
+                None,
+            )
         };
         self.messages.clear();
         self.vectors.clear();
         match entered {
             Ok(_) => Ok(()),
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {
+            Err(e)
+                if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) =>
+            {
                 Ok(())
             }
             Err(e) => Err(e),

@@ -176,9 +176,8 @@ pub fn receive(fd: RawFd, memory: &mut Memory, most: usize) -> io::Result<Receiv
 pub fn read_into(fd: RawFd, bytes: &mut [u8]) -> io::Result<usize> {
     loop {
         // SAFETY: the kernel writes at most `bytes.len()` bytes into a buffer borrowed for the call.
-        let n = unsafe {
-            libc::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT)
-        };
+        let n =
+            unsafe { libc::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
         if n >= 0 {
             return Ok(n as usize);
         }
@@ -221,12 +220,7 @@ pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
 pub fn peek(fd: RawFd, bytes: &mut [u8]) -> io::Result<usize> {
     // SAFETY: as for `read_into`.
     let n = unsafe {
-        libc::recv(
-            fd,
-            bytes.as_mut_ptr().cast(),
-            bytes.len(),
-            libc::MSG_DONTWAIT | libc::MSG_PEEK,
-        )
+        libc::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_PEEK)
     };
     if n >= 0 { Ok(n as usize) } else { Err(io::Error::last_os_error()) }
 }

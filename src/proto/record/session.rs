@@ -1,0 +1,284 @@
+//! Both directions of a session after its handshake: bursts of ciphertext opened in place, bursts
+//! of plaintext sealed, and all that TLS itself still says in between. It owns no buffer.
+
+use std::ops::Range;
+
+use super::message::{KEY_UPDATE_MESSAGE, Message, Messages};
+use super::{
+    Alert, CIPHERTEXT_MAX_13, Fault, HEADER, Keys, Kind, OVERHEAD_MAX, PLAIN_MAX, Sealer, Version,
+    header,
+};
+use crate::proto::Step;
+
+/// Which end of the session we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Server,
+    Client,
+}
+
+/// What a burst of ciphertext held.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Where all plaintext of the burst lies, in one piece. Valid even if the burst ended badly:
+    /// what stands here was authentic.
+    pub plain: Range<usize>,
+    /// Bytes of the buffer that are done with; what follows is the front of a record.
+    pub used: usize,
+    /// The peer says nothing after this.
+    pub finish: Option<Finish>,
+    /// NewSessionTicket bodies, as a client.
+    pub tickets: Vec<Vec<u8>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// `close_notify`: a clean end of this direction.
+    Closed,
+    /// The session is over; [`Fault::alert`] says what to tell the peer.
+    Fault(Fault),
+}
+
+/// One session: two directions' keys and a few flags. Plain data; it may wait for days.
+#[derive(Debug)]
+pub struct Session {
+    open: Keys,
+    pub(super) seal: Keys,
+    messages: Messages,
+    role: Role,
+    /// Records in a row that carried no data.
+    useless: u8,
+    /// The peer asked for a KeyUpdate that was not sent yet.
+    answer_due: bool,
+    heard_close: bool,
+    said_close: bool,
+}
+
+impl Session {
+    pub fn new(role: Role, open: Keys, seal: Keys) -> Self {
+        Self {
+            open,
+            seal,
+            messages: Messages::default(),
+            role,
+            useless: 0,
+            answer_due: false,
+            heard_close: false,
+            said_close: false,
+        }
+    }
+
+    pub fn version(&self) -> Version {
+        self.open.version()
+    }
+
+    /// Opens every whole record in `buffer`, in place. Plaintext of several records is moved
+    /// together behind the first.
+    pub fn open(&mut self, buffer: &mut [u8]) -> Opened {
+        let mut opened = Opened { plain: 0..0, used: 0, finish: None, tickets: Vec::new() };
+        if self.heard_close {
+            opened.used = buffer.len();
+            opened.finish = Some(Finish::Closed);
+            return opened;
+        }
+        match self.open_all(buffer, &mut opened) {
+            Ok(true) => {
+                self.heard_close = true;
+                opened.finish = Some(Finish::Closed);
+            }
+            Ok(false) => {}
+            Err(fault) => opened.finish = Some(Finish::Fault(fault)),
+        }
+        opened
+    }
+
+    /// A KeyUpdate is owed: call [`Self::seal`], if only with nothing.
+    pub fn answer_due(&self) -> bool {
+        self.answer_due && !self.said_close
+    }
+
+    /// Both sides said `close_notify`.
+    pub fn closed(&self) -> bool {
+        self.heard_close && self.said_close
+    }
+
+    /// Bytes on the heap: a cut ticket, as a client.
+    pub fn held(&self) -> usize {
+        self.messages.held()
+    }
+
+    /// Data records this session can still seal; only TLS 1.2 ever runs out.
+    pub fn records_left(&self) -> u64 {
+        match self.version() {
+            Version::Tls12 => self.seal.records_left(),
+            Version::Tls13 => u64::MAX,
+        }
+    }
+
+    /// Bytes that surely hold `plain` bytes sealed, and a KeyUpdate before them.
+    pub fn sealed_max(plain: usize) -> usize {
+        plain + (plain / PLAIN_MAX + 1) * OVERHEAD_MAX + KEY_UPDATE_RECORD
+    }
+
+    /// Seals as much of `plain` as `out` has room for: (bytes taken, bytes written). A KeyUpdate
+    /// that is owed, or that the key's age demands, goes first.
+    pub fn seal(&mut self, plain: &[u8], out: &mut [u8]) -> Result<(usize, usize), Fault> {
+        if self.said_close {
+            return Err(Fault::UnexpectedMessage);
+        }
+        let refresh = self.version() == Version::Tls13;
+        let mut sealer = self.seal.sealer();
+        let (mut taken, mut written) = (0, 0);
+        if self.answer_due {
+            written += update(&mut sealer, out)?;
+            self.answer_due = false;
+        }
+        while taken < plain.len() {
+            if sealer.records_left() == 0 {
+                if !refresh {
+                    return if taken > 0 { Ok((taken, written)) } else { Err(Fault::Exhausted) };
+                }
+                match update(&mut sealer, &mut out[written..]) {
+                    Ok(bytes) => written += bytes,
+                    Err(_) if taken > 0 => break,
+                    Err(fault) => return Err(fault),
+                }
+            }
+            let room = (out.len() - written).saturating_sub(sealer.sealed_len(0));
+            let piece = (plain.len() - taken).min(PLAIN_MAX).min(room);
+            if piece == 0 {
+                break;
+            }
+            let chunk = &plain[taken..taken + piece];
+            written += sealer.seal(Kind::Data, chunk, &mut out[written..])?;
+            taken += piece;
+        }
+        Ok((taken, written))
+    }
+
+    /// Seals all of `plain` at the end of `out`.
+    pub fn seal_onto(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+        let start = out.len();
+        out.resize(start + Self::sealed_max(plain.len()), 0);
+        let sealed = self.seal(plain, &mut out[start..]);
+        out.truncate(start + sealed.map_or(0, |(_, written)| written));
+        match sealed? {
+            (taken, _) if taken == plain.len() => Ok(()),
+            _ => Err(Fault::Exhausted),
+        }
+    }
+
+    /// The last record we send: `close_notify`, or what went wrong. Said once.
+    pub fn close(&mut self, alert: Alert, out: &mut [u8]) -> Result<usize, Fault> {
+        if self.said_close {
+            return Ok(0);
+        }
+        self.said_close = true;
+        self.seal.sealer().seal(Kind::Alert, &alert.bytes(), out)
+    }
+
+    /// `Ok(true)`: `close_notify` came.
+    fn open_all(&mut self, buffer: &mut [u8], opened: &mut Opened) -> Result<bool, Fault> {
+        let (version, role) = (self.version(), self.role);
+        if whole(version, buffer)?.is_none() {
+            return Ok(false);
+        }
+        let mut opener = self.open.opener();
+        while let Some(length) = whole(version, &buffer[opened.used..])? {
+            let record = &mut buffer[opened.used..opened.used + length];
+            let body = opener.open(record)?;
+            let at = opened.used;
+            opened.used += length;
+            if self.messages.cut() && body.kind != Kind::Handshake {
+                return Err(Fault::UnexpectedMessage);
+            }
+            if body.kind == Kind::Data && !body.plain.is_empty() {
+                self.useless = 0;
+                gather(buffer, &mut opened.plain, at + body.plain.start..at + body.plain.end);
+                continue;
+            }
+            self.useless += 1;
+            if self.useless > USELESS_MAX {
+                return Err(Fault::UnexpectedMessage);
+            }
+            match body.kind {
+                Kind::Data => {}
+                Kind::Alert => {
+                    if alert(version, &buffer[at..][body.plain])? {
+                        return Ok(true);
+                    }
+                }
+                Kind::Handshake => {
+                    let (answer_due, tickets) = (&mut self.answer_due, &mut opened.tickets);
+                    self.messages.take(role, version, &buffer[at..][body.plain], |message| {
+                        match message {
+                            Message::KeyUpdate { answer } => {
+                                *answer_due |= answer;
+                                opener.update()?;
+                            }
+                            Message::Ticket(body) => tickets.push(body),
+                        }
+                        Ok(())
+                    })?;
+                }
+                Kind::ChangeCipherSpec => return Err(Fault::UnexpectedMessage),
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The length of the whole record at the front, if all of it is there. What can be refused from
+/// the header alone is refused now, before its bytes are waited for.
+fn whole(version: Version, bytes: &[u8]) -> Result<Option<usize>, Fault> {
+    let head = match header(bytes) {
+        Step::Need => return Ok(None),
+        Step::Bad(fault) => return Err(fault),
+        Step::Done(_, head) => head,
+    };
+    if version == Version::Tls13 && head.kind != Kind::Data {
+        return Err(Fault::UnexpectedMessage);
+    }
+    if version == Version::Tls13 && head.length > CIPHERTEXT_MAX_13 {
+        return Err(Fault::RecordOverflow);
+    }
+    Ok(Some(HEADER + head.length).filter(|total| bytes.len() >= *total))
+}
+
+/// Joins `piece` to the plaintext gathered so far.
+fn gather(buffer: &mut [u8], plain: &mut Range<usize>, piece: Range<usize>) {
+    if plain.start == plain.end {
+        *plain = piece;
+    } else {
+        let end = plain.end + piece.len();
+        buffer.copy_within(piece, plain.end);
+        plain.end = end;
+    }
+}
+
+/// `Ok(true)`: `close_notify`. `Ok(false)`: a warning that changes nothing.
+fn alert(version: Version, bytes: &[u8]) -> Result<bool, Fault> {
+    let &[level, description] = bytes else {
+        return Err(Fault::DecodeError);
+    };
+    match Alert(description) {
+        Alert::CLOSE_NOTIFY => Ok(true),
+        Alert::USER_CANCELED => Ok(false),
+        _ if version == Version::Tls12 && level == WARNING => Ok(false),
+        Alert(code) => Err(Fault::PeerAlert(code)),
+    }
+}
+
+fn update(sealer: &mut Sealer<'_>, out: &mut [u8]) -> Result<usize, Fault> {
+    let written = sealer.seal(Kind::Handshake, &KEY_UPDATE_MESSAGE, out)?;
+    sealer.update()?;
+    Ok(written)
+}
+
+/// Records without data that may follow one another: enough for tickets and key changes, too few
+/// to keep a core busy for nothing.
+const USELESS_MAX: u8 = 32;
+const WARNING: u8 = 1;
+const KEY_UPDATE_RECORD: usize = KEY_UPDATE_MESSAGE.len() + OVERHEAD_MAX;
+
+const _: () = assert!(size_of::<Session>() <= 256);
