@@ -4,7 +4,9 @@
 pub mod frame;
 pub mod hello;
 pub mod record;
+pub mod http;
 pub mod tunnel;
+pub mod upgrade;
 
 /// What a decoder says about the bytes it was shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,268 @@
+//! Request and response heads, parsed once they are whole (see [`super::scan`]). The views borrow
+//! the bytes they were read from; the facts beside them are what a proxy must agree on.
+
+use std::mem::MaybeUninit;
+
+use super::fields::{self, Field};
+use super::framing::{self, Body};
+use super::{CONNECTION_TOKENS_MAX, FIELDS_MAX, HeadFault, HeadLimits, Version};
+
+/// A request head that two readers cannot read differently.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestHead<'a> {
+    pub method: &'a str,
+    /// As sent: origin-form, absolute-form, or `*`.
+    pub target: &'a str,
+    pub version: Version,
+    pub fields: Vec<Field<'a>>,
+    /// The one Host, port included. Only an HTTP/1.0 request may lack it.
+    pub host: Option<&'a str>,
+    pub body: Body,
+    /// The client means to send another request on this connection.
+    pub keep_alive: bool,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub expect_continue: bool,
+    /// There is an Upgrade header; [`crate::proto::upgrade`] says what it is worth.
+    pub upgrade: bool,
+}
+
+/// A response head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResponseHead<'a> {
+    pub version: Version,
+    pub status: u16,
+    pub reason: &'a str,
+    pub fields: Vec<Field<'a>>,
+    pub body: Body,
+    /// After the body the connection may carry another exchange.
+    pub keep_alive: bool,
+}
+
+/// Parses a whole head, as [`super::HeadScanner`] found it.
+pub fn parse_request<'a>(
+    head: &'a [u8],
+    limits: &HeadLimits,
+) -> Result<RequestHead<'a>, HeadFault> {
+    let mut room = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut raw = httparse::Request::new(&mut []);
+    let room = &mut room[..limits.fields.min(FIELDS_MAX)];
+    match raw.parse_with_uninit_headers(head, room) {
+        Ok(httparse::Status::Complete(used)) if used == head.len() => {}
+        Ok(_) => return Err(HeadFault::StartLine),
+        Err(error) => return Err(fault(error, head)),
+    }
+    let (Some(method), Some(target)) = (raw.method, raw.path) else {
+        return Err(HeadFault::StartLine);
+    };
+    let version = version(raw.version)?;
+    if method == "CONNECT" {
+        return Err(HeadFault::Connect);
+    }
+    let authority = authority(method, target, limits)?;
+    let fields = collect(raw.headers)?;
+    let host = host(&fields, version, authority)?;
+    let body = framing::of_request(&fields, version)?;
+    Ok(RequestHead {
+        method,
+        target,
+        version,
+        host,
+        body,
+        keep_alive: keeps_alive(&fields, version),
+        expect_continue: version == Version::Http11
+            && fields::has_token(&fields, "expect", "100-continue"),
+        upgrade: fields.iter().any(|field| field.is("upgrade")),
+        fields,
+    })
+}
+
+/// Parses a whole response head. `to_head`: it answers a HEAD request.
+pub fn parse_response<'a>(
+    head: &'a [u8],
+    limits: &HeadLimits,
+    to_head: bool,
+) -> Result<ResponseHead<'a>, HeadFault> {
+    let mut room = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut raw = httparse::Response::new(&mut []);
+    let room = &mut room[..limits.fields.min(FIELDS_MAX)];
+    let parsed =
+        httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut raw, head, room);
+    match parsed {
+        Ok(httparse::Status::Complete(used)) if used == head.len() => {}
+        Ok(_) => return Err(HeadFault::StartLine),
+        Err(error) => return Err(fault(error, head)),
+    }
+    let version = version(raw.version)?;
+    let (Some(status @ 100..), Some(reason)) = (raw.code, raw.reason) else {
+        return Err(HeadFault::StartLine);
+    };
+    let fields = collect(raw.headers)?;
+    let (body, reusable) = framing::of_response(&fields, version, status, to_head)?;
+    let keep_alive = reusable && keeps_alive(&fields, version);
+    Ok(ResponseHead { version, status, reason, body, keep_alive, fields })
+}
+
+impl<'a> RequestHead<'a> {
+    /// Path and query as the client wrote them, whatever the form of the target. This is what
+    /// routes are matched with, and it is never decoded or tidied.
+    pub fn path_and_query(&self) -> &'a str {
+        match absolute(self.target) {
+            None => self.target,
+            Some((_, "")) => "/",
+            Some((_, rest)) => rest,
+        }
+    }
+
+    pub fn path(&self) -> &'a str {
+        let whole = self.path_and_query();
+        let path = whole.split_once('?').map_or(whole, |(path, _)| path);
+        // `http://host?query` has an empty path, which means `/`.
+        if path.is_empty() { "/" } else { path }
+    }
+
+    pub fn query(&self) -> Option<&'a str> {
+        self.path_and_query().split_once('?').map(|(_, query)| query)
+    }
+
+    /// The host without its port.
+    pub fn host_name(&self) -> Option<&'a str> {
+        self.host.map(|host| split_port(host).0)
+    }
+
+    pub fn is_head(&self) -> bool {
+        self.method == "HEAD"
+    }
+
+    /// The first value called `name`.
+    pub fn value(&self, name: &str) -> Option<&'a [u8]> {
+        self.fields.iter().find(|field| field.is(name)).map(|field| field.value)
+    }
+}
+
+impl<'a> ResponseHead<'a> {
+    /// A 1xx that another response will follow.
+    pub fn is_interim(&self) -> bool {
+        self.status < 200 && self.status != 101
+    }
+
+    /// The first value called `name`.
+    pub fn value(&self, name: &str) -> Option<&'a [u8]> {
+        self.fields.iter().find(|field| field.is(name)).map(|field| field.value)
+    }
+}
+
+fn collect<'a>(raw: &[httparse::Header<'a>]) -> Result<Vec<Field<'a>>, HeadFault> {
+    let fields: Vec<_> =
+        raw.iter().map(|header| Field { name: header.name, value: header.value }).collect();
+    let nominated = fields::elements(&fields, "connection").take(CONNECTION_TOKENS_MAX + 1).count();
+    if nominated > CONNECTION_TOKENS_MAX { Err(HeadFault::TooManyTokens) } else { Ok(fields) }
+}
+
+fn version(minor: Option<u8>) -> Result<Version, HeadFault> {
+    match minor {
+        Some(0) => Ok(Version::Http10),
+        Some(1) => Ok(Version::Http11),
+        _ => Err(HeadFault::Version),
+    }
+}
+
+fn fault(error: httparse::Error, head: &[u8]) -> HeadFault {
+    match error {
+        httparse::Error::HeaderName => HeadFault::FieldName,
+        httparse::Error::HeaderValue => HeadFault::FieldValue,
+        httparse::Error::TooManyHeaders => HeadFault::TooManyFields,
+        httparse::Error::Version if names_other_version(head) => HeadFault::Version,
+        _ => HeadFault::StartLine,
+    }
+}
+
+/// A well-formed `HTTP/x.y` that is neither 1.0 nor 1.1.
+fn names_other_version(head: &[u8]) -> bool {
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    line.split(|byte| *byte == b' ').any(|word| {
+        matches!(word.strip_prefix(b"HTTP/"), Some([major, b'.', minor])
+            if major.is_ascii_digit() && minor.is_ascii_digit())
+    })
+}
+
+/// Proves the target and returns the authority of an absolute one.
+fn authority<'a>(
+    method: &str,
+    target: &'a str,
+    limits: &HeadLimits,
+) -> Result<Option<&'a str>, HeadFault> {
+    if target.len() > limits.target {
+        return Err(HeadFault::TargetTooLong);
+    }
+    if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+        return Err(HeadFault::Target);
+    }
+    if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
+        return Ok(None);
+    }
+    match absolute(target) {
+        Some((authority, _)) if host_is_legal(authority) => Ok(Some(authority)),
+        _ => Err(HeadFault::Target),
+    }
+}
+
+/// `scheme://authority` and what follows it, for the schemes that can mean us.
+fn absolute(target: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = target.split_once("://")?;
+    if !["http", "https", "ws", "wss"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        return None;
+    }
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    Some(rest.split_at(end))
+}
+
+fn host<'a>(
+    fields: &[Field<'a>],
+    version: Version,
+    authority: Option<&'a str>,
+) -> Result<Option<&'a str>, HeadFault> {
+    let line = fields::only(fields, "host").map_err(|_| HeadFault::HostRepeated)?;
+    let Some(value) = line else {
+        return if version == Version::Http11 {
+            Err(HeadFault::HostMissing)
+        } else {
+            Ok(authority)
+        };
+    };
+    let host = std::str::from_utf8(value)
+        .ok()
+        .filter(|host| host_is_legal(host))
+        .ok_or(HeadFault::HostInvalid)?;
+    // The standard lets the target win. Then whoever reads only Host behind us would route
+    // differently, so a disagreement is refused instead.
+    if authority.is_some_and(|authority| !authority.eq_ignore_ascii_case(host)) {
+        return Err(HeadFault::HostMismatch);
+    }
+    Ok(Some(host))
+}
+
+fn host_is_legal(host: &str) -> bool {
+    let (name, port) = split_port(host);
+    let port_is_legal = port.is_none_or(|port| port.parse::<u16>().is_ok() && !port.contains('+'));
+    if let Some(inner) = name.strip_prefix('[') {
+        let address = inner.strip_suffix(']').unwrap_or_default();
+        return port_is_legal && address.parse::<std::net::Ipv6Addr>().is_ok();
+    }
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte);
+    port_is_legal && !name.is_empty() && name.bytes().all(legal)
+}
+
+/// A colon after the last bracket divides name and port.
+fn split_port(host: &str) -> (&str, Option<&str>) {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, Some(port)),
+        _ => (host, None),
+    }
+}
+
+fn keeps_alive(fields: &[Field<'_>], version: Version) -> bool {
+    if fields::has_token(fields, "connection", "close") {
+        return false;
+    }
+    version == Version::Http11 || fields::has_token(fields, "connection", "keep-alive")
+}

@@ -1,0 +1,208 @@
+//! Writes the head that goes on: hop-by-hop fields and what Connection nominates are dropped from
+//! the copy that came in, then ours are added. Target, order and all other fields stay as they were.
+
+use std::borrow::Cow;
+
+use super::fields::{self, Field};
+use super::{RequestHead, ResponseHead, Version};
+
+/// What changes between the head that came and the head that goes.
+#[derive(Debug, Clone, Default)]
+pub struct Edits<'a> {
+    remove: Vec<Cow<'a, str>>,
+    add: Vec<(Cow<'a, str>, Cow<'a, [u8]>)>,
+    pub connection: Connection,
+    /// Written when the request has no Host of its own (HTTP/1.0): what goes on is 1.1.
+    pub host: Option<Cow<'a, str>>,
+}
+
+/// What the Connection field of the outgoing head says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Connection {
+    /// Nothing: HTTP/1.1 persists by itself.
+    #[default]
+    Silent,
+    /// `keep-alive`, for an HTTP/1.0 client that asked for it.
+    KeepAlive,
+    Close,
+    /// `Upgrade`, with `Upgrade: websocket` beside it.
+    Upgrade,
+}
+
+impl<'a> Edits<'a> {
+    pub fn new(connection: Connection) -> Self {
+        Self { connection, ..Self::default() }
+    }
+
+    /// Drops every incoming field of this name, also where `_` is written for `-`: servers behind
+    /// a CGI-like interface cannot tell the two apart.
+    pub fn remove(&mut self, name: impl Into<Cow<'a, str>>) {
+        self.remove.push(name.into());
+    }
+
+    /// Adds a field after all that came in. A name or value that could not stand on one line is
+    /// a mistake of the caller's; it is left out rather than sent.
+    pub fn add(&mut self, name: impl Into<Cow<'a, str>>, value: impl Into<Cow<'a, [u8]>>) {
+        let (name, value) = (name.into(), value.into());
+        let legal = fields::is_token(name.as_bytes())
+            && !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
+        debug_assert!(legal, "{name}");
+        if legal {
+            self.add.push((name, value));
+        }
+    }
+
+    /// Replaces whatever came under this name.
+    pub fn set(&mut self, name: impl Into<Cow<'a, str>>, value: impl Into<Cow<'a, [u8]>>) {
+        let name = name.into();
+        self.remove.push(name.clone());
+        self.add(name, value);
+    }
+}
+
+/// Appends the outgoing request head to `out`, as HTTP/1.1.
+pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &Edits<'_>) {
+    line(out, &[head.method.as_bytes(), b" ", head.target.as_bytes(), b" HTTP/1.1\r\n"]);
+    if head.host.is_none_or(|_| !head.fields.iter().any(|field| field.is("host")))
+        && let Some(host) = head.host.or(edits.host.as_deref())
+    {
+        line(out, &[b"Host: ", host.as_bytes(), b"\r\n"]);
+    }
+    rest(out, &head.fields, edits);
+}
+
+/// Appends the outgoing response head to `out`, as HTTP/1.1.
+pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, edits: &Edits<'_>) {
+    let status = [head.status / 100, head.status / 10 % 10, head.status % 10]
+        .map(|digit| b'0' + (digit % 10) as u8);
+    line(out, &[b"HTTP/1.1 ", &status, b" ", head.reason.as_bytes(), b"\r\n"]);
+    rest(out, &head.fields, edits);
+}
+
+/// What the next head towards this client should say, once it was decided to keep or to close.
+pub fn towards_client(version: Version, keep: bool) -> Connection {
+    match (keep, version) {
+        (false, _) => Connection::Close,
+        (true, Version::Http11) => Connection::Silent,
+        (true, Version::Http10) => Connection::KeepAlive,
+    }
+}
+
+fn rest(out: &mut Vec<u8>, came: &[Field<'_>], edits: &Edits<'_>) {
+    for field in came {
+        let drop = is_hop_by_hop(field.name)
+            || is_nominated(came, field.name)
+            || edits.remove.iter().any(|name| same_to_a_server(name, field.name));
+        if !drop {
+            line(out, &[field.name.as_bytes(), b": ", field.value, b"\r\n"]);
+        }
+    }
+    for (name, value) in &edits.add {
+        line(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
+    }
+    out.extend_from_slice(match edits.connection {
+        Connection::Silent => b"\r\n",
+        Connection::KeepAlive => b"Connection: keep-alive\r\n\r\n".as_slice(),
+        Connection::Close => b"Connection: close\r\n\r\n",
+        Connection::Upgrade => b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    });
+}
+
+fn line(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+/// Fields that end at this hop whether Connection nominates them or not. Transfer-Encoding is not
+/// among them: a chunked body goes on as it came.
+fn is_hop_by_hop(name: &str) -> bool {
+    ["connection", "keep-alive", "proxy-connection", "te", "upgrade", "http2-settings"]
+        .iter()
+        .any(|hop| name.eq_ignore_ascii_case(hop))
+}
+
+/// Nominated by Connection. Framing and Host cannot be nominated away: that would make the next
+/// reader see another request than we did.
+fn is_nominated(came: &[Field<'_>], name: &str) -> bool {
+    let kept = ["host", "content-length", "transfer-encoding"];
+    !kept.iter().any(|kept| name.eq_ignore_ascii_case(kept))
+        && fields::has_token(came, "connection", name)
+}
+
+fn same_to_a_server(removed: &str, name: &str) -> bool {
+    let fold = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    removed.len() == name.len() && removed.bytes().map(fold).eq(name.bytes().map(fold))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{HeadLimits, parse_request, parse_response};
+    use super::*;
+
+    fn rewritten(head: &str, edits: &Edits<'_>) -> String {
+        let head = parse_request(head.as_bytes(), &HeadLimits::default()).unwrap();
+        let mut out = Vec::new();
+        write_request(&mut out, &head, edits);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn hop_by_hop_goes_and_the_rest_stays_as_it_was() {
+        let came = "GET /a%2e/../b?c=d HTTP/1.1\r\nhOsT: x\r\nX-One:  1 \r\nConnection: close, X-Hop\r\n\
+             X-Hop: 2\r\nKeep-Alive: 5\r\nTE: trailers\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\nx-one: 3\r\n\r\n";
+        assert_eq!(
+            rewritten(came, &Edits::default()),
+            "GET /a%2e/../b?c=d HTTP/1.1\r\nhOsT: x\r\nX-One: 1\r\nx-one: 3\r\n\r\n"
+        );
+    }
+
+    /// S10: nominating a header removes the client's copy, never ours, and never the framing.
+    #[test]
+    fn s10_connection_cannot_strip_what_the_proxy_adds() {
+        let came = "POST / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: evil\r\nContent-Length: 3\r\n\
+             Connection: X-Forwarded-For, Host, Content-Length\r\n\r\n";
+        let mut edits = Edits::new(Connection::Close);
+        edits.set("X-Forwarded-For", b"10.0.0.1".as_slice());
+        assert_eq!(
+            rewritten(came, &edits),
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nX-Forwarded-For: 10.0.0.1\r\n\
+             Connection: close\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn an_underscore_does_not_smuggle_a_removed_name() {
+        let came = "GET / HTTP/1.1\r\nHost: x\r\nX_Forwarded_For: evil\r\n\r\n";
+        let mut edits = Edits::default();
+        edits.remove("X-Forwarded-For");
+        assert_eq!(rewritten(came, &edits), "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+
+    #[test]
+    fn an_old_request_gets_a_host() {
+        let mut edits = Edits::default();
+        edits.host = Some("10.0.0.1:80".into());
+        assert_eq!(
+            rewritten("GET / HTTP/1.0\r\n\r\n", &edits),
+            "GET / HTTP/1.1\r\nHost: 10.0.0.1:80\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn responses_take_cookies_and_say_how_they_end() {
+        let came =
+            b"HTTP/1.0 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: upgrade\r\n\
+             Sec-WebSocket-Accept: a\r\nSet-Cookie: a=b\r\n\r\n";
+        let head = parse_response(came, &HeadLimits::default(), false).unwrap();
+        let mut edits = Edits::new(Connection::Upgrade);
+        edits.add("Set-Cookie", b"standpipe=1".as_slice());
+        let mut out = Vec::new();
+        write_response(&mut out, &head, &edits);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: a\r\nSet-Cookie: a=b\r\n\
+             Set-Cookie: standpipe=1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+        );
+    }
+}
