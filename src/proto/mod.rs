@@ -3,8 +3,8 @@
 
 pub mod frame;
 pub mod hello;
-pub mod record;
 pub mod http;
+pub mod record;
 pub mod tunnel;
 pub mod upgrade;
 

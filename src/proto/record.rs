@@ -76,6 +76,8 @@ pub enum Fault {
     DecodeError,
     #[error("a message with a forbidden value")]
     IllegalParameter,
+    #[error("too many records in a row that carry no data")]
+    Useless,
     #[error("the peer asked to renegotiate")]
     Renegotiation,
     #[error("the peer gave up with alert {0}")]
@@ -92,7 +94,7 @@ impl Fault {
         Some(match self {
             Self::BadRecordMac => Alert::BAD_RECORD_MAC,
             Self::RecordOverflow => Alert::RECORD_OVERFLOW,
-            Self::UnexpectedMessage => Alert::UNEXPECTED_MESSAGE,
+            Self::UnexpectedMessage | Self::Useless => Alert::UNEXPECTED_MESSAGE,
             Self::DecodeError => Alert::DECODE_ERROR,
             Self::IllegalParameter => Alert::ILLEGAL_PARAMETER,
             Self::Renegotiation => Alert::NO_RENEGOTIATION,

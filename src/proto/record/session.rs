@@ -199,7 +199,7 @@ impl Session {
             }
             self.useless += 1;
             if self.useless > USELESS_MAX {
-                return Err(Fault::UnexpectedMessage);
+                return Err(Fault::Useless);
             }
             match body.kind {
                 Kind::Data => {}

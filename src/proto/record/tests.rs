@@ -368,7 +368,7 @@ fn records_for_nothing_are_counted() {
             assert_eq!(open_one(&mut server, wire).1, None);
         }
         let wire = record(&mut client.seal, Kind::Data, b"");
-        assert_eq!(fault(&mut server, wire), Fault::UnexpectedMessage);
+        assert_eq!(fault(&mut server, wire), Fault::Useless);
     });
 }
 

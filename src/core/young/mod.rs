@@ -1,0 +1,3 @@
+//! (room under construction)
+pub mod tls;
+pub mod transport;

@@ -1,0 +1,261 @@
+//! A young connection's bytes, plain or behind TLS, to be read and written in order. It waits for
+//! readiness only and never leaves a request in the kernel: when the sweep shuts the socket down,
+//! the wait ends and so does the call.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+use monoio::net::{TcpStream, UnixStream};
+
+use crate::meter::Cause;
+use crate::proto::record::{Alert, Fault, Finish, OVERHEAD_MAX};
+use crate::sys::socket;
+
+use super::tls::Secured;
+
+/// A connected socket on the core's runtime.
+#[derive(Debug)]
+pub enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// The descriptor: what the sweep shuts down.
+    pub fn fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+
+    /// Waits until there is something to read: bytes, the end or an error.
+    ///
+    /// # Errors
+    /// What the poll answers.
+    pub async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.readable(false).await,
+            Self::Unix(stream) => stream.readable(false).await,
+        }
+    }
+
+    /// Waits until there is room to write, or an error.
+    ///
+    /// # Errors
+    /// What the poll answers.
+    pub async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.writable(false).await,
+            Self::Unix(stream) => stream.writable(false).await,
+        }
+    }
+
+    /// Reads what is there, at most `most` bytes, onto the end of `into`; 0 is the end.
+    ///
+    /// # Errors
+    /// What `recv(2)` answers.
+    pub async fn read(&self, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+        let start = into.len();
+        into.resize(start + most, 0);
+        let got = loop {
+            match socket::read_into(self.fd(), &mut into[start..]) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                got => break got,
+            }
+            if let Err(error) = self.readable().await {
+                break Err(error);
+            }
+        };
+        into.truncate(start + *got.as_ref().unwrap_or(&0));
+        got
+    }
+
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// What `send(2)` answers.
+    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match socket::send(self.fd(), bytes) {
+                Ok(sent) => bytes = &bytes[sent..],
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.writable().await?,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self::Tcp(stream)
+    }
+}
+
+impl From<UnixStream> for Stream {
+    fn from(stream: UnixStream) -> Self {
+        Self::Unix(stream)
+    }
+}
+
+/// A stream and, if it has one, the TLS session that all its bytes belong to.
+#[derive(Debug)]
+pub enum Transport {
+    Plain(Stream),
+    Tls(Stream, Box<Secured>),
+}
+
+impl Transport {
+    pub fn plain(stream: impl Into<Stream>) -> Self {
+        Self::Plain(stream.into())
+    }
+
+    pub fn tls(stream: impl Into<Stream>, secured: Box<Secured>) -> Self {
+        Self::Tls(stream.into(), secured)
+    }
+
+    pub fn stream(&self) -> &Stream {
+        match self {
+            Self::Plain(stream) | Self::Tls(stream, _) => stream,
+        }
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.stream().fd()
+    }
+
+    /// What the handshake found out.
+    pub fn secured(&self) -> Option<&Secured> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(_, secured) => Some(secured),
+        }
+    }
+
+    /// Stream and session for the long life. What was read of the session's ciphertext and not
+    /// opened is [`Secured::tail`].
+    pub fn into_parts(self) -> (Stream, Option<Box<Secured>>) {
+        match self {
+            Self::Plain(stream) => (stream, None),
+            Self::Tls(stream, secured) => (stream, Some(secured)),
+        }
+    }
+
+    /// Reads what is there onto the end of `into`; 0 is the end, `close_notify` on TLS. At most
+    /// `most` bytes are taken from a plain socket; records are opened whole, so that TLS may
+    /// deliver two records' worth more.
+    ///
+    /// # Errors
+    /// What `recv(2)` answers, `UnexpectedEof` for a TLS stream cut short, and `InvalidData` with
+    /// the [`Fault`] inside for a session that broke; its alert was sent.
+    pub async fn read(&mut self, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(into, most).await,
+            Self::Tls(stream, secured) => read_tls(stream, secured, into, most).await,
+        }
+    }
+
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// What `send(2)` answers, and a TLS 1.2 key at the end of its use.
+    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.write_all(bytes).await,
+            Self::Tls(stream, secured) => {
+                let mut sealed = Vec::new();
+                secured.session.seal_onto(bytes, &mut sealed).map_err(broken)?;
+                stream.write_all(&sealed).await
+            }
+        }
+    }
+
+    /// Says that nothing more will be written: `close_notify` if there is TLS, then FIN.
+    pub async fn finish(&mut self) {
+        if let Self::Tls(stream, secured) = self {
+            tell(stream, secured, Alert::CLOSE_NOTIFY).await;
+        }
+        socket::finish(self.fd());
+    }
+}
+
+async fn read_tls(
+    stream: &Stream,
+    secured: &mut Secured,
+    into: &mut Vec<u8>,
+    most: usize,
+) -> io::Result<usize> {
+    loop {
+        let opened = secured.session.open(&mut secured.tail);
+        let got = opened.plain.len();
+        into.extend_from_slice(&secured.tail[opened.plain]);
+        secured.tail.drain(..opened.used);
+        for ticket in opened.tickets {
+            secured.keep_ticket(&ticket);
+        }
+        if secured.session.answer_due() {
+            let mut answer = [0; 2 * OVERHEAD_MAX];
+            let (_, written) = secured.session.seal(&[], &mut answer).map_err(broken)?;
+            stream.write_all(&answer[..written]).await?;
+        }
+        match opened.finish {
+            _ if got > 0 => return Ok(got),
+            Some(Finish::Closed) => return Ok(0),
+            Some(Finish::Fault(fault)) => {
+                if let Some(alert) = fault.alert() {
+                    tell(stream, secured, alert).await;
+                }
+                return Err(broken(fault));
+            }
+            None => {}
+        }
+        if stream.read(&mut secured.tail, most.clamp(READ_MIN, READ_MAX)).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// The session's last record; whether it arrives is the network's business.
+async fn tell(stream: &Stream, secured: &mut Secured, alert: Alert) {
+    let mut out = [0; 2 * OVERHEAD_MAX];
+    if let Ok(length) = secured.session.close(alert, &mut out) {
+        let _ = stream.write_all(&out[..length]).await;
+    }
+}
+
+fn broken(fault: Fault) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, fault)
+}
+
+/// Why a connection ends when reading or writing failed like this.
+pub fn cause(error: &io::Error) -> Cause {
+    let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>());
+    match (fault, error.kind()) {
+        (Some(fault), _) => cause_of(*fault),
+        (None, io::ErrorKind::UnexpectedEof) => Cause::Cut,
+        (None, io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => Cause::Reset,
+        (None, io::ErrorKind::TimedOut) => Cause::UserTimeout,
+        _ => Cause::SocketError,
+    }
+}
+
+/// Why a connection ends when its TLS session broke like this.
+pub fn cause_of(fault: Fault) -> Cause {
+    match fault {
+        Fault::BadRecordMac => Cause::RecordBad,
+        Fault::RecordOverflow => Cause::RecordTooLarge,
+        Fault::UnexpectedMessage | Fault::DecodeError | Fault::IllegalParameter => {
+            Cause::RecordUnexpected
+        }
+        Fault::Useless => Cause::KeyUpdates,
+        Fault::Renegotiation => Cause::Renegotiation,
+        Fault::PeerAlert(_) => Cause::Alert,
+        Fault::Exhausted => Cause::KeyLimit,
+        Fault::Room => Cause::Internal,
+    }
+}
+
+/// Bytes asked of the socket at once: small heads do not need more, bodies do.
+const READ_MIN: usize = 4 << 10;
+const READ_MAX: usize = 16 << 10;
