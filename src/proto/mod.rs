@@ -4,6 +4,7 @@
 pub mod frame;
 pub mod hello;
 pub mod http;
+pub mod preface;
 pub mod record;
 pub mod tunnel;
 pub mod upgrade;

@@ -176,9 +176,7 @@ impl Tunnel {
                 Look::Frame(header, close) => {
                     self.enter(&header);
                     let ahead = (size - usize::from(header.size)) as u64;
-                    // What is held beyond the header is payload, unless no Pong is awaited now
-                    // and the next header was held with it: that cannot be, for a held Pong ends
-                    // where its payload does.
+                    // What is held beyond the header is a Close's code or a Pong's payload.
                     debug_assert!(ahead <= header.length);
                     self.payload = header.length - ahead;
                     self.held_size = 0;
@@ -370,3 +368,6 @@ impl fmt::Debug for Tunnel {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -181,8 +181,7 @@ mod tests {
 
     #[test]
     fn an_old_request_gets_a_host() {
-        let mut edits = Edits::default();
-        edits.host = Some("10.0.0.1:80".into());
+        let edits = Edits { host: Some("10.0.0.1:80".into()), ..Edits::default() };
         assert_eq!(
             rewritten("GET / HTTP/1.0\r\n\r\n", &edits),
             "GET / HTTP/1.1\r\nHost: 10.0.0.1:80\r\n\r\n"

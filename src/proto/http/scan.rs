@@ -96,12 +96,14 @@ mod tests {
 
     const LIMITS: HeadLimits = HeadLimits { bytes: 200, fields: 4, target: 50 };
 
-    fn whole(bytes: &[u8]) -> Step<Range<usize>, HeadFault> {
+    type Answer = Step<Range<usize>, HeadFault>;
+
+    fn whole(bytes: &[u8]) -> Answer {
         HeadScanner::new().scan(bytes, &LIMITS)
     }
 
     /// The first answer that is not `Need` when the bytes come one at a time.
-    fn dripped(bytes: &[u8]) -> Step<Range<usize>, HeadFault> {
+    fn dripped(bytes: &[u8]) -> Answer {
         let mut scanner = HeadScanner::new();
         for end in 0..=bytes.len() {
             match scanner.scan(&bytes[..end], &LIMITS) {
@@ -117,7 +119,7 @@ mod tests {
         let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(150));
         let fat = format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "a".repeat(250));
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(5));
-        let cases: &[(&[u8], Step<Range<usize>, HeadFault>)] = &[
+        let cases: &[(&[u8], Answer)] = &[
             (b"GET / HTTP/1.1\r\nHost: a\r\n\r\ntail", Step::Done(27, 0..27)),
             (b"\r\nGET / HTTP/1.1\r\n\r\n", Step::Done(20, 2..20)),
             (b"\r\n\r\nGET / HTTP/1.1\r\n\r\n", Step::Bad(HeadFault::StartLine)),
