@@ -1,0 +1,233 @@
+//! The request target: its form, and whether its path can be read in only one way.
+
+use super::Refusal;
+
+/// A request target taken apart. Only paths that keep the rule for paths get this far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// Of an absolute target, to be compared with `Host`.
+    pub authority: Option<&'a [u8]>,
+    /// From the first `/` up to the `?`, as received.
+    pub path: &'a [u8],
+    /// What followed the `?`.
+    pub query: Option<&'a [u8]>,
+}
+
+impl<'a> Target<'a> {
+    /// Takes a target apart. The forms of `CONNECT` and of `OPTIONS *` are refused.
+    pub fn read(target: &'a [u8]) -> Result<Target<'a>, Refusal> {
+        let (authority, rest) = match target.first() {
+            Some(b'/') => (None, target),
+            _ => {
+                let rest = after_scheme(target).ok_or(Refusal::Form)?;
+                let end = rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len());
+                let (authority, rest) = rest.split_at(end);
+                if authority.is_empty() {
+                    return Err(Refusal::Form);
+                }
+                (Some(authority), if rest.is_empty() { b"/".as_slice() } else { rest })
+            }
+        };
+        let (path, query) = match rest.iter().position(|byte| *byte == b'?') {
+            Some(mark) => (&rest[..mark], Some(&rest[mark + 1..])),
+            None => (rest, None),
+        };
+        if query.is_some_and(|query| query.iter().any(|byte| is_never_raw(*byte))) {
+            return Err(Refusal::Byte);
+        }
+        check(path)?;
+        Ok(Target { authority, path, query })
+    }
+
+    /// The beginning of the path as a lenient server may read it, if that differs at all.
+    pub(super) fn loose<'b>(&self, space: &'b mut [u8; LOOSE_MAX]) -> Option<&'b [u8]> {
+        if !self.path.iter().any(|byte| matches!(byte, b'%' | b';')) {
+            return None;
+        }
+        let mut used = 0;
+        for (byte, slot) in loose(self.path).zip(space.iter_mut()) {
+            *slot = byte;
+            used += 1;
+        }
+        Some(&space[..used])
+    }
+}
+
+/// Longest path of a route. The loose reading is cut one byte later, where the next segment of any
+/// route would have begun.
+pub const PATH_MAX: usize = 255;
+pub const LOOSE_MAX: usize = PATH_MAX + 1;
+
+/// Escapes undone once, then `;parameters` dropped from each segment.
+pub fn loose(path: &[u8]) -> impl Iterator<Item = u8> {
+    let mut in_parameters = false;
+    unescape(path).flatten().filter(move |byte| {
+        in_parameters = *byte == b';' || (in_parameters && *byte != b'/');
+        !in_parameters
+    })
+}
+
+/// Does the path keep the rule? See the head of this room.
+pub fn check(path: &[u8]) -> Result<(), Refusal> {
+    if path.first() != Some(&b'/') {
+        return Err(Refusal::Form);
+    }
+    if path.iter().any(|byte| is_never_raw(*byte)) {
+        return Err(Refusal::Byte);
+    }
+    for byte in unescape(path) {
+        if matches!(byte?, b'\\' | 0..=0x1f | 0x7f) {
+            return Err(Refusal::Byte);
+        }
+    }
+    // Only the last segment may be empty: its end is the end of the path, not a slash.
+    let mut segment = Segment::default();
+    for byte in loose(path).skip(1) {
+        match byte {
+            b'/' if segment.is_empty() || segment.is_dots() => return Err(Refusal::Segment),
+            b'/' => segment = Segment::default(),
+            _ => segment.push(byte),
+        }
+    }
+    if segment.is_dots() { Err(Refusal::Segment) } else { Ok(()) }
+}
+
+#[derive(Debug, Default)]
+struct Segment {
+    bytes: usize,
+    dots: usize,
+}
+
+impl Segment {
+    fn push(&mut self, byte: u8) {
+        self.bytes += 1;
+        self.dots += usize::from(byte == b'.');
+    }
+
+    fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    fn is_dots(&self) -> bool {
+        self.bytes == self.dots && matches!(self.dots, 1 | 2)
+    }
+}
+
+/// `#` starts a fragment, which never belongs on the wire; blanks and controls end a request line.
+fn is_never_raw(byte: u8) -> bool {
+    matches!(byte, 0..=b' ' | 0x7f | b'#' | b'\\')
+}
+
+/// Each byte with percent-escapes undone; a broken escape is an error at its place.
+pub fn unescape(text: &[u8]) -> impl Iterator<Item = Result<u8, Refusal>> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let (first, after) = rest.split_first()?;
+        rest = after;
+        if *first != b'%' {
+            return Some(Ok(*first));
+        }
+        let byte = hex_pair(after);
+        if byte.is_some() {
+            rest = &after[2..];
+        }
+        Some(byte.ok_or(Refusal::Escape))
+    })
+}
+
+/// The byte that the first two characters spell.
+pub fn hex_pair(text: &[u8]) -> Option<u8> {
+    let digit = |at: usize| text.get(at).and_then(|digit| (*digit as char).to_digit(16));
+    u8::try_from(digit(0)? << 4 | digit(1)?).ok()
+}
+
+fn after_scheme(target: &[u8]) -> Option<&[u8]> {
+    [b"http://".as_slice(), b"https://"].into_iter().find_map(|scheme| {
+        let (head, rest) = target.split_at_checked(scheme.len())?;
+        head.eq_ignore_ascii_case(scheme).then_some(rest)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(target: &str) -> Result<String, Refusal> {
+        Target::read(target.as_bytes()).map(|it| String::from_utf8_lossy(it.path).into_owned())
+    }
+
+    #[test]
+    fn a_path_that_two_readers_could_read_differently_is_refused() {
+        for (target, refusal) in [
+            ("", Refusal::Form),
+            ("*", Refusal::Form),
+            ("chat", Refusal::Form),
+            ("example.org:443", Refusal::Form),
+            ("ftp://a/b", Refusal::Form),
+            ("http://", Refusal::Form),
+            ("http:///x", Refusal::Form),
+            ("http://a?b", Refusal::Form),
+            ("/a/../b", Refusal::Segment),
+            ("/a/..", Refusal::Segment),
+            ("/.", Refusal::Segment),
+            ("/a/./b", Refusal::Segment),
+            ("/a/%2e%2E/b", Refusal::Segment),
+            ("/a/.%2e/b", Refusal::Segment),
+            ("/a/..;x/b", Refusal::Segment),
+            ("/a/..%3bx/b", Refusal::Segment),
+            ("/a%2f..%2fb", Refusal::Segment),
+            ("//a", Refusal::Segment),
+            ("/a//b", Refusal::Segment),
+            ("/a/;x/b", Refusal::Segment),
+            ("/a%2f%2fb", Refusal::Segment),
+            ("/a/%2f", Refusal::Segment),
+            ("/a\\b", Refusal::Byte),
+            ("/a%5cb", Refusal::Byte),
+            ("/a%00", Refusal::Byte),
+            ("/a%0d%0ab", Refusal::Byte),
+            ("/a b", Refusal::Byte),
+            ("/a\tb", Refusal::Byte),
+            ("/a#b", Refusal::Byte),
+            ("/a?b#c", Refusal::Byte),
+            ("/a?b c", Refusal::Byte),
+            ("/a%", Refusal::Escape),
+            ("/a%2", Refusal::Escape),
+            ("/a%zz", Refusal::Escape),
+            ("/%", Refusal::Escape),
+        ] {
+            assert_eq!(path(target), Err(refusal), "{target}");
+        }
+    }
+
+    #[test]
+    fn ordinary_paths_pass_as_they_are() {
+        for (target, expected) in [
+            ("/", "/"),
+            ("/chat", "/chat"),
+            ("/chat/", "/chat/"),
+            ("/chat?x=/../y", "/chat"),
+            ("/a/.well-known/...", "/a/.well-known/..."),
+            ("/caf%C3%A9", "/caf%C3%A9"),
+            ("/a%2fb", "/a%2fb"),
+            ("/a;v=1/b", "/a;v=1/b"),
+            ("/%252e", "/%252e"),
+            ("HTTP://a:80/b?c", "/b"),
+            ("https://a", "/"),
+        ] {
+            assert_eq!(path(target).as_deref(), Ok(expected), "{target}");
+        }
+        let target = Target::read(b"http://A:80/b?c=d?e");
+        let parts = target.map(|it| (it.authority, it.query));
+        assert_eq!(parts, Ok((Some(b"A:80".as_slice()), Some(b"c=d?e".as_slice()))));
+    }
+
+    #[test]
+    fn the_loose_reading_is_cut_where_no_route_reaches() {
+        let long = format!("/{}%41", "b".repeat(1000));
+        let target = Target::read(long.as_bytes()).map(|it| {
+            let mut space = [0; LOOSE_MAX];
+            it.loose(&mut space).map(<[u8]>::len)
+        });
+        assert_eq!(target, Ok(Some(LOOSE_MAX)));
+    }
+}
