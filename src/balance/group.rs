@@ -36,7 +36,7 @@ impl Cursor {
 }
 
 /// What a pick came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Pick {
     /// Index into [`Group::members`].
     Server(usize),
@@ -145,11 +145,11 @@ impl Group {
         &self.spread
     }
 
-    /// Does a server in slow start take the key thrown to `place`? It takes as large a part of
-    /// its keys as its share is of the largest, always the same ones and then more.
-    pub(super) fn warm(&self, index: usize, place: u64) -> bool {
+    /// Does a server in slow start take this key yet? It takes as large a part of its keys as its
+    /// share is of the largest: always the same ones, and then more.
+    pub(super) fn warm(&self, index: usize, key: u64) -> bool {
         let share = self.members[index].share;
-        let part = (mix(place ^ self.members[index].hash) >> 40) as f32 / (1 << 24) as f32;
+        let part = (mix(key ^ self.members[index].hash) >> 40) as f32 / (1 << 24) as f32;
         share >= self.share_max || part < share / self.share_max
     }
 }

@@ -67,5 +67,5 @@ mod tests {
         assert_eq!(key_of_source(plain), key_of_source(mapped));
     }
 
-    const KNOWN: u64 = 0;
+    const KNOWN: u64 = 11_988_372_490_139_807_378;
 }

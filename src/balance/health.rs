@@ -70,16 +70,24 @@ struct Patient {
     /// Results in a row that speak against the present active verdict.
     against: u32,
     failures: u32,
-    ejected: Option<Ejection>,
-    /// How often in a row it was ejected: the exponent of the next back-off.
-    ejections: u32,
+    /// Until when it is left alone.
+    ejected: Option<Duration>,
+    /// What became of it after its last ejection.
+    past: Past,
     /// Since when it is in service, unless it always was.
     since: Option<Duration>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Ejection {
-    until: Duration,
+/// What a server's last ejection left behind.
+#[derive(Debug, Clone, Copy, Default)]
+struct Past {
+    /// How often in a row it was ejected: the exponent of the next back-off.
+    ejections: u32,
+    /// How long, and when it came back.
+    lasted: Duration,
+    returned: Duration,
+    /// Back, but no connect has succeeded since: the next failure ejects it again.
+    probation: bool,
 }
 
 impl Checkup {
@@ -121,17 +129,22 @@ impl Checkup {
         })
     }
 
-    /// End the ejections that are over.
+    /// End the ejections that are over. A server that comes back is on probation.
     pub fn tick(&mut self, now: Duration) -> Vec<Change> {
-        let over = |p: &&Patient| p.ejected.is_some_and(|e| e.until <= now);
+        let over = |p: &&Patient| p.ejected.is_some_and(|until| until <= now);
         let ids: Vec<ServerId> = self.patients.iter().filter(over).map(|p| p.id).collect();
-        let end = |id| self.change(id, Why::Returned, |patient| patient.return_at(now));
+        let end = |id| {
+            self.change(id, Why::Returned, |patient| {
+                patient.past.probation = true;
+                patient.return_at(now);
+            })
+        };
         ids.into_iter().filter_map(end).collect()
     }
 
     /// When `tick` has something to do next.
     pub fn next_tick(&self) -> Option<Duration> {
-        self.patients.iter().filter_map(|p| p.ejected).map(|e| e.until).min()
+        self.patients.iter().filter_map(|p| p.ejected).min()
     }
 
     pub fn state(&self, id: ServerId) -> Option<MemberState> {
@@ -140,15 +153,23 @@ impl Checkup {
 
     /// The part of its weight a server has now.
     pub fn share(&self, now: Duration, id: ServerId) -> f32 {
-        let since = self.patients.iter().find(|p| p.id == id).and_then(|p| p.since);
-        since.map_or(1.0, |since| {
-            slow_start::share(now.saturating_sub(since), self.rules.slow_start)
-        })
+        let patient = self.patients.iter().find(|p| p.id == id);
+        patient.map_or(1.0, |p| p.share(now, &self.rules))
+    }
+
+    /// All servers in the order they were given, with state and share.
+    pub fn verdicts(
+        &self,
+        now: Duration,
+    ) -> impl Iterator<Item = (ServerId, MemberState, f32)> + '_ {
+        self.patients.iter().map(move |p| (p.id, p.state(), p.share(now, &self.rules)))
     }
 
     /// Is any server in slow start, so that shares will grow without any other change?
     pub fn warming(&self, now: Duration) -> bool {
-        self.patients.iter().any(|p| p.state() == MemberState::Up && self.share(now, p.id) < 1.0)
+        self.patients
+            .iter()
+            .any(|p| p.state() == MemberState::Up && p.share(now, &self.rules) < 1.0)
     }
 
     fn may_eject(&self, id: ServerId) -> bool {
@@ -181,7 +202,7 @@ impl Patient {
             against: 0,
             failures: 0,
             ejected: None,
-            ejections: 0,
+            past: Past::default(),
             since,
         }
     }
@@ -193,6 +214,11 @@ impl Patient {
             (false, false, Some(_)) => MemberState::Ejected,
             (false, false, None) => MemberState::Up,
         }
+    }
+
+    fn share(&self, now: Duration, rules: &Rules) -> f32 {
+        let age = |since| now.saturating_sub(since);
+        self.since.map_or(1.0, |since| slow_start::share(age(since), rules.slow_start))
     }
 
     fn checked(&mut self, now: Duration, good: bool, rules: &Rules) {
@@ -210,6 +236,7 @@ impl Patient {
         if !self.down {
             self.since = Some(now);
             self.ejected = None;
+            self.past.probation = false;
             self.failures = 0;
         }
     }
@@ -217,21 +244,35 @@ impl Patient {
     fn dialled(&mut self, now: Duration, good: bool, may_eject: bool, rules: &Rules) {
         if good {
             self.failures = 0;
+            self.past.probation = false;
+            // Reached after all: as its last resort, or by a client that had to return to it.
+            self.return_at(now);
             return;
         }
         self.failures = self.failures.saturating_add(1);
-        if self.failures < rules.eject_after || !may_eject || self.state() != MemberState::Up {
+        let enough = if self.past.probation { 1 } else { rules.eject_after };
+        if self.failures < enough || !may_eject || self.state() != MemberState::Up {
             return;
         }
-        let times = 2u32.saturating_pow(self.ejections);
-        let length = rules.eject_for.saturating_mul(times).min(rules.eject_for_max);
-        self.ejected = Some(Ejection { until: now + length });
-        self.ejections = self.ejections.saturating_add(1);
+        if now.saturating_sub(self.past.returned) > self.past.lasted * 2 {
+            self.past.ejections = 0;
+        }
+        let times = 2u32.saturating_pow(self.past.ejections);
+        let lasts = rules.eject_for.saturating_mul(times).min(rules.eject_for_max);
+        self.ejected = Some(now + lasts);
+        self.past.ejections = self.past.ejections.saturating_add(1);
+        self.past.lasted = lasts;
         self.failures = 0;
     }
 
     fn return_at(&mut self, now: Duration) {
-        self.ejected = None;
-        self.since = Some(now);
+        if self.ejected.take().is_some() {
+            self.past.returned = now;
+            self.since = Some(now);
+        }
     }
 }
+
+#[cfg(test)]
+#[path = "health_tests.rs"]
+mod tests;

@@ -27,3 +27,6 @@ pub use member::{Member, MemberState, Policy, ServerId};
 
 /// How far above its fair share a bounded hash lets a server go when the file says nothing.
 pub const BOUND: f64 = 1.25;
+
+#[cfg(test)]
+mod tests;

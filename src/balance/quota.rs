@@ -36,6 +36,7 @@ pub struct Seen {
 
 impl Lender {
     pub fn new(max: u32, cores: usize) -> Self {
+        debug_assert!(cores > 0);
         let lent = |core| {
             let quota = even(max, core, cores);
             Lent { in_force: quota, told: quota, version: 0 }
@@ -57,24 +58,141 @@ impl Lender {
             // What it carries beyond its quota it took before the quota was cut.
             lent.in_force = lent.in_force.max(seen.live);
         }
-        let live = |s: &Seen| u64::from(s.live);
-        let used: u64 = seen.iter().map(live).sum();
-        let idle = u64::from(self.max).saturating_sub(used).min(u64::from(u32::MAX)) as u32;
         let in_force: u64 = self.cores.iter().map(|l| u64::from(l.in_force)).sum();
         let mut free = u64::from(self.max).saturating_sub(in_force) as u32;
-        let count = self.cores.len();
-        let turn = version as usize % count.max(1);
-        for step in 0..count {
-            // The odd ones out go to another core each time.
-            let core = (step + turn) % count;
-            let wanted = seen[core].live.saturating_add(even(idle, step, count));
-            let lent = &mut self.cores[core];
+        let wanted = self.wanted(version, seen);
+        for (lent, wanted) in self.cores.iter_mut().zip(wanted) {
             let raise = wanted.saturating_sub(lent.in_force).min(free);
             free -= raise;
-            lent.told = wanted.min(lent.in_force + raise);
-            lent.version = version;
             lent.in_force += raise;
+            lent.told = wanted.min(lent.in_force);
+            lent.version = version;
         }
         self.cores.iter().map(|l| l.told).collect()
+    }
+
+    /// What each core has, and a part of what nobody has: more of it for those that used up all
+    /// they were lent.
+    fn wanted(&self, version: u64, seen: &[Seen]) -> Vec<u32> {
+        let used: u64 = seen.iter().map(|s| u64::from(s.live)).sum();
+        let idle = u64::from(self.max).saturating_sub(used);
+        let hunger = |(lent, seen): (&Lent, &Seen)| {
+            if seen.live >= lent.told { HUNGRY } else { 1 }
+        };
+        let hungers: Vec<u64> = self.cores.iter().zip(seen).map(hunger).collect();
+        let all: u64 = hungers.iter().sum();
+        let part = |hunger: &u64| (idle * hunger / all) as u32;
+        let mut parts: Vec<u32> = hungers.iter().map(part).collect();
+        let left = idle - parts.iter().map(|p| u64::from(*p)).sum::<u64>();
+        // The odd ones out go round, slowly enough to be given up by one and lent to the next.
+        let turn = version / TURN;
+        for odd in 0..left {
+            parts[((turn + odd) % seen.len() as u64) as usize] += 1;
+        }
+        parts.iter().zip(seen).map(|(part, seen)| part.saturating_add(seen.live)).collect()
+    }
+}
+
+/// How many times the part of a sated core a hungry one gets.
+const HUNGRY: u64 = 4;
+/// Publishes until odd ones are offered to the next core.
+const TURN: u64 = 4;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn even_parts_add_up() {
+        for max in [0, 1, 3, 7, 100, u32::MAX] {
+            for cores in 1..9 {
+                let parts: Vec<u32> = (0..cores).map(|core| even(max, core, cores)).collect();
+                assert_eq!(parts.iter().map(|p| u64::from(*p)).sum::<u64>(), u64::from(max));
+                assert!(parts[0] - parts[cores - 1] <= 1);
+            }
+        }
+    }
+
+    #[test]
+    fn unused_quota_moves_to_the_core_that_needs_it() {
+        let mut lender = Lender::new(100, 4);
+        let mut quotas = vec![25; 4];
+        for version in 1..20 {
+            // The second core takes all it may, the others nothing.
+            let seen = [0, quotas[1], 0, 0].map(|live| Seen { heard: version - 1, live });
+            quotas = lender.publish(version, &seen);
+            assert!(quotas.iter().sum::<u32>() <= 100);
+        }
+        assert!(quotas[1] >= 96, "{quotas:?}");
+    }
+
+    #[test]
+    fn a_core_that_stopped_hearing_keeps_what_it_may_still_use() {
+        let mut lender = Lender::new(10, 2);
+        for version in 1..10 {
+            let seen = [Seen { heard: 0, live: 0 }, Seen { heard: version - 1, live: 5 }];
+            let quotas = lender.publish(version, &seen);
+            assert_eq!(quotas[1], 5, "the first core's five are not known to be given up");
+        }
+    }
+
+    #[test]
+    fn a_single_connection_is_never_stranded() {
+        // One slot over four cores: whoever wants it must get it in time.
+        let mut lender = Lender::new(1, 4);
+        let mut had = [false; 4];
+        for version in 1..40 {
+            let seen = [Seen { heard: version - 1, live: 0 }; 4];
+            let quotas = lender.publish(version, &seen);
+            assert!(quotas.iter().sum::<u32>() <= 1);
+            had.iter_mut().zip(&quotas).for_each(|(had, quota)| *had |= *quota == 1);
+        }
+        assert_eq!(had, [true; 4]);
+    }
+
+    /// A core as the lender cannot see it: messages arrive late, connections come and go.
+    #[derive(Default)]
+    struct Core {
+        quota: u32,
+        live: u32,
+        heard: u64,
+        inbox: std::collections::VecDeque<(u64, u32)>,
+    }
+
+    proptest! {
+        #[test]
+        fn cores_never_hold_more_than_the_maximum(
+            max in 0u32..40,
+            count in 1usize..6,
+            steps in prop::collection::vec((0usize..8, 0u8..8, 0u32..20), 1..300),
+        ) {
+            let mut lender = Lender::new(max, count);
+            let core = |c| Core { quota: even(max, c, count), ..Core::default() };
+            let mut cores: Vec<Core> = (0..count).map(core).collect();
+            let mut version = 0;
+            for (which, what, many) in steps {
+                let core = &mut cores[which % count];
+                match what {
+                    0..=2 => core.live = core.live.max(core.quota.min(core.live + many)),
+                    3 => core.live = core.live.saturating_sub(many),
+                    4 | 5 => if let Some((heard, quota)) = core.inbox.pop_front() {
+                        (core.heard, core.quota) = (heard, quota);
+                    },
+                    _ => {
+                        version += 1;
+                        let see = |c: &Core| Seen { heard: c.heard, live: c.live };
+                        let seen: Vec<Seen> = cores.iter().map(see).collect();
+                        let quotas = lender.publish(version, &seen);
+                        for (core, quota) in cores.iter_mut().zip(quotas) {
+                            core.inbox.push_back((version, quota));
+                        }
+                    }
+                }
+                let held: u32 = cores.iter().map(|c| c.live).sum();
+                prop_assert!(held <= max, "{held} held of {max}");
+            }
+        }
     }
 }

@@ -57,7 +57,7 @@ impl Ring {
         let mut place = mix(key);
         for _ in 0..THROWS {
             let index = self.owner(place)?;
-            if under(index) && offer.fits(index) && group.warm(index, place) {
+            if under(index) && offer.fits(index) && group.warm(index, key) {
                 return Some(index);
             }
             place = mix(place.wrapping_add(GOLDEN));

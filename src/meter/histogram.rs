@@ -15,7 +15,8 @@ pub struct Histogram<const N: usize> {
 
 impl<const N: usize> Histogram<N> {
     pub fn new(bounds: &'static [(u64, &'static str); N]) -> Self {
-        debug_assert!(bounds.is_sorted());
+        debug_assert!(bounds.is_sorted_by_key(|(us, _)| *us));
+        debug_assert!(bounds.iter().all(|(us, label)| label.parse() == Ok(*us as f64 / 1e6)));
         let buckets = std::array::from_fn(|_| Count::default());
         Self { bounds, buckets, beyond: Count::default(), sum_us: Count::default() }
     }

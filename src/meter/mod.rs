@@ -8,7 +8,14 @@ mod histogram;
 mod route;
 
 pub use cell::{Count, Family, Gauge, Kind, Mark, Sample, Sink};
-pub use counters::{CoreCounters, Direction, Gear, ListenerCounters, Move, ServerCounters};
+pub use counters::{
+    Bytes, CoreCounters, Direction, Endings, Gear, Gears, ListenerCounters, Move, ServerCounters,
+};
 pub use ending::{Cause, Ending, Side, Stage};
 pub use histogram::Histogram;
-pub use route::{CloseCodes, Handshake, Opcode, RouteCounters};
+pub use route::{
+    Age, Answers, CloseCodes, Frames, Handshake, Handshakes, Opcode, PingRtt, RouteCounters,
+};
+
+#[cfg(test)]
+mod tests;

@@ -124,7 +124,7 @@ impl CloseCodes {
     pub const ABNORMAL: Option<u16> = Some(1006);
 
     fn place(code: Option<u16>) -> usize {
-        let named = |code| CODES.iter().position(|(number, _)| *number == code);
+        let named = |code| CODES[..NO_CODE].iter().position(|(number, _)| *number == code);
         match code {
             None => NO_CODE,
             Some(code @ 3000..=3999) => named(code).unwrap_or(REGISTERED),
@@ -180,7 +180,7 @@ impl Frames {
 
 /// Time from our ping to its pong.
 #[derive(Debug)]
-pub struct PingRtt(pub Histogram<12>);
+pub struct PingRtt(pub Histogram<14>);
 
 impl Default for PingRtt {
     fn default() -> Self {
@@ -244,8 +244,8 @@ const REGISTERED: usize = CODES.len() - 3;
 const PRIVATE: usize = CODES.len() - 2;
 const OTHER: usize = CODES.len() - 1;
 
-/// Half a millisecond to a little over a second and beyond, each twice the one before.
-static RTT_BOUNDS: [(u64, &str); 12] = [
+/// Half a millisecond to about four seconds, each twice the one before.
+static RTT_BOUNDS: [(u64, &str); 14] = [
     (500, "0.0005"),
     (1_000, "0.001"),
     (2_000, "0.002"),
@@ -256,7 +256,9 @@ static RTT_BOUNDS: [(u64, &str); 12] = [
     (64_000, "0.064"),
     (128_000, "0.128"),
     (256_000, "0.256"),
+    (512_000, "0.512"),
     (1_024_000, "1.024"),
+    (2_048_000, "2.048"),
     (4_096_000, "4.096"),
 ];
 
