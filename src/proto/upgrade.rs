@@ -225,3 +225,6 @@ const KEY: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
 );
+
+#[cfg(test)]
+mod tests;

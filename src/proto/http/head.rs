@@ -176,13 +176,15 @@ fn fault(error: httparse::Error, head: &[u8]) -> HeadFault {
     }
 }
 
-/// A well-formed `HTTP/x.y` that is neither 1.0 nor 1.1.
+/// Is it a well-formed request line that ends in an `HTTP/x.y` we do not speak?
 fn names_other_version(head: &[u8]) -> bool {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    line.split(|byte| *byte == b' ').any(|word| {
-        matches!(word.strip_prefix(b"HTTP/"), Some([major, b'.', minor])
+    let words: Vec<_> = line.splitn(4, |byte| *byte == b' ').collect();
+    let [method, target, version] = words[..] else { return false };
+    !method.is_empty()
+        && !target.is_empty()
+        && matches!(version.strip_prefix(b"HTTP/"), Some([major, b'.', minor])
             if major.is_ascii_digit() && minor.is_ascii_digit())
-    })
 }
 
 /// Proves the target and returns the authority of an absolute one.
@@ -266,3 +268,6 @@ fn keeps_alive(fields: &[Field<'_>], version: Version) -> bool {
     }
     version == Version::Http11 || fields::has_token(fields, "connection", "keep-alive")
 }
+
+#[cfg(test)]
+mod tests;
