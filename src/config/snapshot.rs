@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance::{Group, Loads, ServerId};
-use crate::meter::{CoreCounters, ListenerCounters, RouteCounters, ServerCounters};
+use crate::meter::{CoreCounters, Limits, ListenerCounters, RouteCounters, ServerCounters};
 
 use super::plan::Plan;
 
@@ -37,6 +37,8 @@ pub struct PoolState {
 pub struct ListenerState {
     /// Counter cells, one for each core.
     pub counters: Vec<Arc<ListenerCounters>>,
+    /// The listener's limits over all cores; the same value for as long as the listener exists.
+    pub limits: Arc<Limits>,
     /// Per rule (same order as `L7::rules`), per core.
     pub routes: Vec<Vec<Arc<RouteCounters>>>,
     /// Certificates and server-side configuration, proven; changed without touching live pipes.

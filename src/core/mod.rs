@@ -1,2 +1,4 @@
-//! (room under construction)
+//! One pinned core.
+
+pub mod wire;
 pub mod young;

@@ -1,12 +1,14 @@
 //! What happened, and how it ended. Pure: cells that one core writes and control reads, and the
 //! names they are shown under. Never opens a file or a socket, never formats a page.
 
+mod admission;
 mod cell;
 mod counters;
 mod ending;
 mod histogram;
 mod route;
 
+pub use admission::{Limits, Refusal, Ticket};
 pub use cell::{Count, Family, Gauge, Kind, Mark, Sample, Sink};
 pub use counters::{
     Bytes, CoreCounters, Direction, Endings, Gear, Gears, ListenerCounters, Move, ServerCounters,

@@ -1,0 +1,100 @@
+//! How a pipe ends: shut down or abort, join what the kernel holds, then close. In that order.
+
+use std::io;
+
+use crate::meter::{Cause, Ending, Side, Stage};
+use crate::sys::socket;
+
+use super::entry::{CLIENT, DIRECTIONS, Life, NONE, SERVER, Watch};
+use super::slab::Key;
+use super::token::{Kind, Token};
+use super::{Pipe, Wire};
+
+/// Whose end is whose.
+pub const SIDES: [Side; 2] = [Side::Client, Side::Server];
+
+/// What the peers see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// Both directions have finished: nothing more to say.
+    Clean,
+    /// FIN to both.
+    Fin,
+    /// RST to both (a Unix socket has none: its peer sees the end).
+    Abort,
+}
+
+/// The ending of a pipe that `end` was the first to finish.
+pub fn finished_by(end: usize) -> Ending {
+    Ending::new(SIDES[end], Stage::Pipe, Cause::Fin)
+}
+
+/// What a socket error says about its peer.
+pub fn cause_of(error: &io::Error) -> Cause {
+    match error.raw_os_error() {
+        Some(libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED) => Cause::Reset,
+        Some(libc::ETIMEDOUT) => Cause::UserTimeout,
+        Some(libc::EHOSTUNREACH | libc::ENETUNREACH | libc::ENETDOWN) => Cause::Unreachable,
+        Some(libc::ENOMEM | libc::ENOBUFS) => Cause::NoMemory,
+        _ => Cause::SocketError,
+    }
+}
+
+impl Wire {
+    /// Ends a pipe. What the kernel still holds of it is joined before its sockets are closed.
+    pub fn close(&mut self, key: Key, ending: Ending, how: How) {
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        if pipe.life != Life::Open {
+            return;
+        }
+        pipe.life = Life::Closing;
+        pipe.ending = Some(ending);
+        self.counters.closing.inc();
+        for end in [CLIENT, SERVER] {
+            let Some(pipe) = self.slab.get_mut(key) else { return };
+            let side = &pipe.ends[end];
+            match how {
+                How::Abort => socket::abort(side.fd),
+                How::Fin => socket::end(side.fd),
+                How::Clean if side.is_held() => socket::end(side.fd),
+                How::Clean => {}
+            }
+            if side.watch == Watch::Edges {
+                // A multishot poll survives the socket's end; only a cancel ends it.
+                let token = Token::new(Kind::Watched, end, key.slot, key.generation);
+                self.counters.cancels.inc();
+                self.ring.cancel(token.pack());
+            }
+        }
+        self.joined(key);
+    }
+
+    /// Ends a pipe for want of memory of ours.
+    pub(super) fn close_exhausted(&mut self, key: Key) {
+        self.close(key, Ending::proxy(Stage::Pipe, Cause::NoMemory), How::Abort);
+    }
+
+    /// One of a closing pipe's requests completed: the last one frees it.
+    pub(super) fn joined(&mut self, key: Key) {
+        if self.slab.get(key).is_none_or(Pipe::is_held) {
+            return;
+        }
+        let Some(mut pipe) = self.slab.remove(key) else { return };
+        for flow in &mut pipe.flows {
+            if flow.pipe != NONE {
+                // It holds bytes of this connection: destroyed, never reused.
+                drop(self.pool.take(flow.pipe));
+                self.counters.pipes_lent.dec();
+            }
+            flow.spill = None;
+        }
+        for (end, flow) in pipe.ends.iter().zip(&pipe.flows) {
+            socket::close(end.fd);
+            let direction = DIRECTIONS[if std::ptr::eq(flow, &pipe.flows[0]) { 0 } else { 1 }];
+            self.counters.gears.leave(direction, flow.gear);
+        }
+        self.counters.closing.dec();
+        self.counters.live.dec();
+        self.ended.push(pipe);
+    }
+}

@@ -1,0 +1,186 @@
+//! One living connection as plain data: two ends, two flows, and what it was born under. No
+//! buffer, task, timer or pipe belongs to it while it is silent.
+
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::balance::ServerId;
+use crate::meter::{Direction, Ending, Gear, Limits, ListenerCounters, Ticket};
+
+use super::Extra;
+use super::spill::Spill;
+
+/// The client's end; flow 0 reads it.
+pub const CLIENT: usize = 0;
+/// The server's end; flow 1 reads it.
+pub const SERVER: usize = 1;
+/// No entry in the turn's list, or no borrowed pipe.
+pub const NONE: u32 = u32::MAX;
+
+/// Which way the bytes of a flow go.
+pub const DIRECTIONS: [Direction; 2] = [Direction::FromClient, Direction::FromServer];
+
+/// A tenth of a second on the core's clock; the coarse time of every deadline here.
+pub type Ticks = u32;
+/// Ticks a second.
+pub const TICKS_PER_SECOND: u32 = 10;
+
+/// A duration in ticks, rounded up, at least one.
+pub fn ticks(duration: Duration) -> Ticks {
+    let ticks = duration.as_millis().div_ceil(1000 / u128::from(TICKS_PER_SECOND));
+    ticks.clamp(1, u128::from(u32::MAX)) as Ticks
+}
+
+/// What the pipes of one listener under one plan share; a living pipe keeps it until it ends.
+#[derive(Debug)]
+pub struct Birth {
+    pub listener: Arc<str>,
+    pub counters: Arc<ListenerCounters>,
+    pub idle: Option<Ticks>,
+    pub half_close: Option<Ticks>,
+    pub stall: Option<Ticks>,
+    /// Where the pipe's ticket is given back.
+    pub limits: Arc<Limits>,
+}
+
+/// Which request of the kernel's reads an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// None: it was never armed, or nobody wants to read now, or the stream has ended.
+    Idle,
+    /// A oneshot poll.
+    Polled,
+    /// A multishot receive.
+    Receiving,
+    /// A multishot receive that was asked to end; its last completion is awaited.
+    Joining,
+}
+
+/// Which poll waits on an end for something other than reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watch {
+    None,
+    /// Oneshot, for room to write.
+    Once,
+    /// Multishot edges, for room to write on a socket whose peer has finished: a oneshot would
+    /// return at once, every time.
+    Edges,
+}
+
+/// A socket and what the kernel holds of it.
+#[derive(Debug)]
+pub struct End {
+    pub fd: RawFd,
+    pub reading: Reading,
+    pub watch: Watch,
+}
+
+impl End {
+    pub fn new(fd: RawFd) -> Self {
+        Self { fd, reading: Reading::Idle, watch: Watch::None }
+    }
+
+    /// Whether the kernel still has a request of ours on this socket.
+    pub fn is_held(&self) -> bool {
+        self.reading != Reading::Idle || self.watch != Watch::None
+    }
+}
+
+/// How far a flow has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Open,
+    /// The source has finished; bytes of it are still on their way out.
+    Draining,
+    /// FIN was passed on.
+    Finished,
+    /// The sink takes nothing any more; what the source still says is dropped.
+    Broken,
+}
+
+/// Bytes going one way.
+#[derive(Debug)]
+pub struct Flow {
+    /// Bytes read from the source so far.
+    pub bytes: u64,
+    /// Bytes the sink did not take, in order; reading waits until they are gone.
+    pub spill: Option<Box<Spill>>,
+    /// Index in this turn's list of flows with bytes to send.
+    pub turn: u32,
+    /// Index of the borrowed pipe while bytes lie in it.
+    pub pipe: u32,
+    pub gear: Gear,
+    pub phase: Phase,
+    /// Wakes while parked since the sweep came by.
+    pub wakes: u8,
+    /// Full reads in a row (parked), large turns in a row (flowing), or thin ones (bulk).
+    pub runs: u8,
+    /// Sweeps without a byte while flowing.
+    pub cold: u8,
+    /// Bytes moved since the sweep came by.
+    pub hot: bool,
+}
+
+impl Flow {
+    pub fn new() -> Self {
+        Self {
+            bytes: 0,
+            spill: None,
+            turn: NONE,
+            pipe: NONE,
+            gear: Gear::Parked,
+            phase: Phase::Open,
+            wakes: 0,
+            runs: 0,
+            cold: 0,
+            hot: false,
+        }
+    }
+
+    /// Whether bytes wait for the sink; the source is not read meanwhile.
+    pub fn is_blocked(&self) -> bool {
+        self.spill.is_some() || self.pipe != NONE
+    }
+}
+
+/// Whether a pipe lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    Open,
+    /// Ended; the kernel's last requests are being joined.
+    Closing,
+}
+
+/// See the module's words.
+#[derive(Debug)]
+pub struct Pipe {
+    pub ends: [End; 2],
+    pub flows: [Flow; 2],
+    /// L7 and TLS state; `None` for bytes in, bytes out.
+    pub extra: Option<Box<Extra>>,
+    pub birth: Rc<Birth>,
+    /// Identity in logs, unique for the life of the process.
+    pub id: u64,
+    /// The server it holds a lease on.
+    pub server: ServerId,
+    pub born: Ticks,
+    /// When a byte last moved.
+    pub active: Ticks,
+    pub life: Life,
+    /// Why it ended; meaningful once `life` is not open.
+    pub ending: Option<Ending>,
+    /// Its claim on the listener's limits.
+    pub ticket: Ticket,
+}
+
+// A million of these must fit beside their sockets.
+const _: () = assert!(size_of::<Pipe>() <= 192);
+
+impl Pipe {
+    /// Whether the kernel still has a request on either socket.
+    pub fn is_held(&self) -> bool {
+        self.ends[CLIENT].is_held() || self.ends[SERVER].is_held()
+    }
+}

@@ -1,0 +1,285 @@
+//! The wire: the slab of living pipes and the engine that moves them. It is driven by completions
+//! only, one [`Wire::turn`] after another, and knows nothing of routes, pools or names.
+//!
+//! A turn: send what the last one gathered, wait, look at every completion, hand the buffers
+//! back. Sends carry MSG_DONTWAIT and leave a completion only when they fell short; those are
+//! looked at before all others, so that nothing overtakes bytes that did not go out.
+
+mod closing;
+pub mod entry;
+mod pool;
+mod pump;
+mod sink;
+pub mod slab;
+mod spill;
+mod stage;
+mod sweep;
+pub mod token;
+mod turn;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::balance::ServerId;
+use crate::meter::CoreCounters;
+use crate::sys::memory::Span;
+use crate::sys::ring::{Completion, POLL_IN, Ring};
+
+pub use closing::How;
+pub use entry::{Birth, CLIENT, Pipe, SERVER, Ticks, ticks};
+pub use slab::Key;
+pub use stage::Extra;
+use entry::{Life, NONE, Phase, Reading, TICKS_PER_SECOND};
+use slab::Slab;
+use sweep::Sweep;
+use token::{Kind, Token};
+use turn::Turn;
+
+/// A completion that belongs to no pipe: listeners, wake-ups, young connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Foreign {
+    pub token: Token,
+    pub result: i32,
+    pub more: bool,
+}
+
+/// See the module's words.
+#[derive(Debug)]
+pub struct Wire {
+    pub ring: Ring,
+    slab: Slab<Pipe>,
+    turns: [Turn; 2],
+    /// Which of `turns` is being filled.
+    filling: usize,
+    completions: Vec<Completion>,
+    /// What the core has to look at after the turn.
+    pub foreign: Vec<Foreign>,
+    /// Pipes that are over, for leases, logs and counts.
+    pub ended: Vec<Pipe>,
+    /// Flows whose source has finished while bytes of this turn were still to be sent.
+    finishing: Vec<(Key, usize)>,
+    /// Ends whose multishot receive found no provided buffer.
+    starved: Vec<(Key, usize)>,
+    pool: pool::Pool,
+    sweep: Sweep,
+    epoch: Instant,
+    now: Ticks,
+    pub counters: Arc<CoreCounters>,
+}
+
+impl Wire {
+    /// Builds the ring of this thread.
+    ///
+    /// # Errors
+    /// What the kernel answers to io_uring_setup or mmap.
+    pub fn new(counters: Arc<CoreCounters>) -> io::Result<Self> {
+        let mut wire = Self {
+            ring: Ring::new()?,
+            slab: Slab::default(),
+            turns: [Turn::default(), Turn::default()],
+            filling: 0,
+            completions: Vec::new(),
+            foreign: Vec::new(),
+            ended: Vec::new(),
+            finishing: Vec::new(),
+            starved: Vec::new(),
+            pool: pool::Pool::default(),
+            sweep: Sweep::default(),
+            epoch: Instant::now(),
+            now: 0,
+            counters,
+        };
+        wire.arm_tick();
+        Ok(wire)
+    }
+
+    /// Living pipes, closing ones included.
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+
+    /// The core's coarse clock.
+    pub fn now(&self) -> Ticks {
+        self.now
+    }
+
+    /// Takes a pipe into the slab. `tails` are bytes already read from each end, to be passed on
+    /// first; `preface` goes to the server before anything else.
+    pub fn adopt(&mut self, pipe: Pipe, preface: &[u8], tails: [&[u8]; 2]) -> Key {
+        let key = self.slab.insert(pipe);
+        if !preface.is_empty() {
+            self.inject(key, CLIENT, preface);
+        }
+        for (end, tail) in tails.into_iter().enumerate() {
+            if !tail.is_empty() {
+                self.tail(key, end, tail);
+            }
+        }
+        for end in [CLIENT, SERVER] {
+            self.arm(key, end);
+        }
+        key
+    }
+
+    /// One turn; waits for a completion only if `want` says so.
+    ///
+    /// # Errors
+    /// What `io_uring_enter(2)` answers when the ring itself is broken.
+    pub fn turn(&mut self, want: usize) -> io::Result<()> {
+        self.flush();
+        self.ring.enter(want)?;
+        let mut completions = std::mem::take(&mut self.completions);
+        self.ring.completions(&mut completions);
+        let unsent = Kind::Unsent as u64;
+        for completion in completions.iter().filter(|c| c.token >> 60 == unsent) {
+            self.unsent(completion);
+        }
+        for completion in completions.drain(..).filter(|c| c.token >> 60 != unsent) {
+            self.dispatch(completion);
+        }
+        self.completions = completions;
+        self.release();
+        Ok(())
+    }
+
+    fn dispatch(&mut self, completion: Completion) {
+        let Some(token) = Token::unpack(completion.token) else { return };
+        let key = Key { slot: token.slot, generation: token.generation };
+        match token.kind {
+            Kind::Readable => self.readable(key, token.end, completion),
+            Kind::Received => self.received(key, token.end, completion),
+            Kind::Watched => self.watched(key, token.end, completion),
+            Kind::Tick => {
+                self.arm_tick();
+                self.tick();
+            }
+            _ => {
+                let Completion { result, more, .. } = completion;
+                self.foreign.push(Foreign { token, result, more });
+            }
+        }
+    }
+
+    /// Bytes read from `end`, on their way to the other one.
+    fn bytes(&mut self, key: Key, end: usize, span: Span) {
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        if pipe.life != Life::Open {
+            return;
+        }
+        let flow = &mut pipe.flows[end];
+        flow.bytes += span.len() as u64;
+        flow.hot = true;
+        pipe.active = self.now;
+        if flow.phase == Phase::Broken {
+            return;
+        }
+        if pipe.extra.is_some() {
+            self.staged(key, end, span);
+        } else {
+            flow.turn = self.turns[self.filling].push(flow.turn, key, end, span);
+        }
+    }
+
+    /// Bytes that go out on `flow` as they are.
+    fn outgoing(&mut self, key: Key, flow: usize, span: Span) {
+        if let Some(pipe) = self.slab.get_mut(key) {
+            let flow_state = &mut pipe.flows[flow];
+            flow_state.turn = self.turns[self.filling].push(flow_state.turn, key, flow, span);
+        }
+    }
+
+    /// Copies `bytes` of ours into the turn, to go out on `flow` unstaged.
+    fn inject(&mut self, key: Key, flow: usize, bytes: &[u8]) {
+        match self.ring.memory.allocate(bytes.len()) {
+            Some(span) => {
+                self.ring.memory.bytes_mut(span).copy_from_slice(bytes);
+                self.outgoing(key, flow, span);
+            }
+            None => self.close_exhausted(key),
+        }
+    }
+
+    /// Bytes a young connection read too far, as if they had just been received.
+    fn tail(&mut self, key: Key, end: usize, bytes: &[u8]) {
+        match self.ring.memory.allocate(bytes.len()) {
+            Some(span) => {
+                self.ring.memory.bytes_mut(span).copy_from_slice(bytes);
+                self.bytes(key, end, span);
+            }
+            None => self.close_exhausted(key),
+        }
+    }
+
+    /// Waits for something to read on `end`, if its flow wants it and nothing waits already.
+    fn arm(&mut self, key: Key, end: usize) {
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        let wanted = pipe.life == Life::Open && pipe.flows[end].phase == Phase::Open;
+        if wanted && !pipe.flows[end].is_blocked() && pipe.ends[end].reading == Reading::Idle {
+            pipe.ends[end].reading = Reading::Polled;
+            let token = Token::new(Kind::Readable, end, key.slot, key.generation).pack();
+            self.ring.poll(pipe.ends[end].fd, POLL_IN, token);
+        }
+    }
+
+    /// Hands every flow's bytes of this turn to the kernel, or to its spill.
+    fn flush(&mut self) {
+        for index in 0..self.turns[self.filling].len() {
+            let Some(out) = self.turns[self.filling].get(index) else { break };
+            let Some(pipe) = self.slab.get_mut(out.key) else { continue };
+            let flow = &mut pipe.flows[out.flow];
+            flow.turn = NONE;
+            if pipe.life != Life::Open || flow.phase == Phase::Broken {
+                continue;
+            }
+            let spans = self.turns[self.filling].spans(&out);
+            if flow.is_blocked() || spans.len() > sink::SPANS_MAX {
+                self.spill(self.filling, &out, 0);
+                continue;
+            }
+            let token = Token::of(Kind::Unsent, index as u32).pack();
+            self.ring.send(pipe.ends[1 - out.flow].fd, spans, token);
+            self.flushed(out.key, out.flow, out.bytes);
+        }
+        self.filling ^= 1;
+        self.ring.memory.turn();
+    }
+
+    /// The last turn's sends are over: their buffers go back, and what waited for them goes on.
+    fn release(&mut self) {
+        let sent = &mut self.turns[self.filling ^ 1];
+        if !sent.buffers.is_empty() {
+            self.ring.recycle(sent.buffers.drain(..));
+        }
+        sent.clear();
+        self.ring.memory.forget();
+        for (key, flow) in std::mem::take(&mut self.finishing) {
+            self.finish(key, flow);
+        }
+        for (key, end) in std::mem::take(&mut self.starved) {
+            self.receive_all(key, end);
+        }
+    }
+
+    fn arm_tick(&mut self) {
+        static TICK: io_uring::types::Timespec =
+            io_uring::types::Timespec::new().nsec(1_000_000_000 / TICKS_PER_SECOND);
+        self.ring.timeout(&TICK, Token::of(Kind::Tick, 0).pack());
+    }
+
+    fn tick(&mut self) {
+        let elapsed = self.epoch.elapsed().as_millis();
+        self.now = (elapsed * u128::from(TICKS_PER_SECOND) / 1000) as Ticks;
+        self.sweep();
+    }
+
+    /// Keys of all living pipes that hold a lease on `server`.
+    fn on_server(&self, server: ServerId) -> Vec<Key> {
+        let on = |key: &Key| self.slab.get(*key).is_some_and(|pipe| pipe.server == server);
+        self.slab.keys().filter(on).collect()
+    }
+}

@@ -1,0 +1,259 @@
+//! Reading an end, in the three gears. A gear changes only when the old one is empty: its request
+//! joined, its bytes handed on.
+
+use std::io;
+
+use crate::meter::Gear;
+use crate::sys::ring::{Completion, POLL_ERR};
+use crate::sys::socket::{self, Received};
+
+use super::entry::{DIRECTIONS, Life, Phase, Reading};
+use super::slab::Key;
+use super::token::{Kind, Token};
+use super::Wire;
+
+/// Bytes read at once from a parked end, and from one whose last reads were full.
+const READ_BYTES: usize = 16 << 10;
+const LONG_READ_BYTES: usize = 128 << 10;
+/// Wakes between two sweeps (one second) after which an end is no longer parked.
+const PROMOTE_WAKES: u8 = 4;
+/// Full reads, or large turns, in a row after which a flow is bulk.
+const BULK_RUNS: u8 = 3;
+/// Bytes in one turn that make it large.
+const LARGE_TURN_BYTES: usize = 32 << 10;
+/// Wakes in a row with less than this make a bulk flow parked again.
+const THIN_BYTES: usize = 8 << 10;
+const THIN_RUNS: u8 = 8;
+/// Bytes a bulk flow moves in one wake before others get their turn.
+const BULK_TURN_BYTES: usize = 2 << 20;
+
+impl Wire {
+    /// The oneshot poll of `end` completed.
+    pub(super) fn readable(&mut self, key: Key, end: usize, completion: Completion) {
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        pipe.ends[end].reading = Reading::Idle;
+        if pipe.life == Life::Closing {
+            return self.joined(key);
+        }
+        let flow = &pipe.flows[end];
+        if flow.is_blocked() {
+            // The source is not read while bytes wait; a reset is seen all the same.
+            if completion.result & POLL_ERR != 0 {
+                self.serve_parked(key, end);
+            }
+        } else if flow.phase == Phase::Broken || flow.phase == Phase::Open {
+            match flow.gear {
+                Gear::Bulk => self.serve_bulk(key, end),
+                Gear::Parked | Gear::Flowing => self.serve_parked(key, end),
+            }
+        }
+    }
+
+    /// Serves a parked end in place: one read now, its bytes sent with the next enter.
+    fn serve_parked(&mut self, key: Key, end: usize) {
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        self.counters.wakes.inc();
+        let long = pipe.flows[end].runs > 0;
+        let most = if long { LONG_READ_BYTES } else { READ_BYTES };
+        match socket::receive(pipe.ends[end].fd, &mut self.ring.memory, most) {
+            Ok(Received::Bytes(span)) => {
+                let full = span.len() == most;
+                self.counters.bytes.add(DIRECTIONS[end], Gear::Parked, span.len() as u64);
+                self.bytes(key, end, span);
+                self.shift(key, end, full);
+            }
+            Ok(Received::Empty | Received::NoRoom) => self.arm(key, end),
+            Ok(Received::End) => self.source_ended(key, end),
+            Err(error) => self.source_failed(key, end, &error),
+        }
+    }
+
+    /// After a parked end was served: stay, or change gear.
+    fn shift(&mut self, key: Key, end: usize, full: bool) {
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        let splices = pipe.extra.is_none();
+        let flow = &mut pipe.flows[end];
+        flow.runs = if full { flow.runs.saturating_add(1) } else { 0 };
+        flow.wakes = flow.wakes.saturating_add(1);
+        if full && splices && flow.runs >= BULK_RUNS {
+            flow.runs = 0;
+            self.change_gear(key, end, Gear::Bulk);
+        } else if !full && flow.wakes >= PROMOTE_WAKES && flow.gear == Gear::Parked {
+            flow.cold = 0;
+            self.change_gear(key, end, Gear::Flowing);
+            return self.receive_all(key, end);
+        }
+        self.arm(key, end);
+    }
+
+    fn change_gear(&mut self, key: Key, end: usize, to: Gear) {
+        if let Some(pipe) = self.slab.get_mut(key) {
+            let from = std::mem::replace(&mut pipe.flows[end].gear, to);
+            self.counters.gears.shift(DIRECTIONS[end], from, to);
+        }
+    }
+
+    /// Arms the multishot receive of a flowing end.
+    pub(super) fn receive_all(&mut self, key: Key, end: usize) {
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        let flow = &pipe.flows[end];
+        let wanted = pipe.life == Life::Open && flow.phase == Phase::Open && !flow.is_blocked();
+        if pipe.ends[end].reading != Reading::Idle || !wanted {
+            return;
+        }
+        pipe.ends[end].reading = Reading::Receiving;
+        let token = Token::new(Kind::Received, end, key.slot, key.generation).pack();
+        self.ring.receive_all(pipe.ends[end].fd, token);
+    }
+
+    /// Asks the multishot receive of `end` to end; its last completion says when it has.
+    pub(super) fn stop_receiving(&mut self, key: Key, end: usize) {
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        if pipe.ends[end].reading == Reading::Receiving {
+            pipe.ends[end].reading = Reading::Joining;
+            self.ring.cancel(Token::new(Kind::Received, end, key.slot, key.generation).pack());
+        }
+    }
+
+    /// A completion of a multishot receive.
+    pub(super) fn received(&mut self, key: Key, end: usize, completion: Completion) {
+        if let Some(id) = completion.buffer {
+            self.turns[self.filling].buffers.push(id);
+        }
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        if !completion.more {
+            pipe.ends[end].reading = Reading::Idle;
+        }
+        if pipe.life == Life::Closing {
+            if !completion.more {
+                self.joined(key);
+            }
+            return;
+        }
+        match (completion.result, completion.buffer) {
+            (n @ 1.., Some(id)) => {
+                let span = self.ring.memory.buffer(id, n as usize);
+                self.counters.bytes.add(DIRECTIONS[end], Gear::Flowing, n as u64);
+                self.bytes(key, end, span);
+            }
+            (0, _) => return self.source_ended(key, end),
+            (negative, _) => match -negative {
+                libc::ENOBUFS => {
+                    self.counters.enobufs.inc();
+                    self.starved.push((key, end));
+                    return;
+                }
+                libc::ECANCELED => {}
+                errno => {
+                    let error = io::Error::from_raw_os_error(errno);
+                    return self.source_failed(key, end, &error);
+                }
+            },
+        }
+        if !completion.more {
+            self.stopped_receiving(key, end);
+        }
+    }
+
+    /// The multishot receive of `end` is joined, its bytes forwarded: the next gear may begin.
+    fn stopped_receiving(&mut self, key: Key, end: usize) {
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        let flow = &mut pipe.flows[end];
+        let bulk = flow.runs >= BULK_RUNS && pipe.extra.is_none();
+        flow.runs = 0;
+        flow.wakes = 0;
+        self.change_gear(key, end, if bulk { Gear::Bulk } else { Gear::Parked });
+        self.arm(key, end);
+    }
+
+    /// `bytes` of a flow went to the kernel in one turn: several large turns make it bulk.
+    pub(super) fn flushed(&mut self, key: Key, end: usize, bytes: usize) {
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        let flow = &mut pipe.flows[end];
+        if flow.gear != Gear::Flowing {
+            return;
+        }
+        if bytes < LARGE_TURN_BYTES {
+            flow.runs = 0;
+            return;
+        }
+        flow.runs = flow.runs.saturating_add(1);
+        if flow.runs == BULK_RUNS {
+            self.stop_receiving(key, end);
+        }
+    }
+
+    /// Moves a bulk flow through a borrowed pipe until the source is empty, the sink is full, or
+    /// the turn's share is used up.
+    fn serve_bulk(&mut self, key: Key, end: usize) {
+        let Some(mut through) = self.pool.borrow() else {
+            // No pipe to be had: in place, as if it were parked.
+            self.counters.pipes_refused.inc();
+            return self.serve_parked(key, end);
+        };
+        let Some(pipe) = self.slab.get_mut(key) else { return self.pool.give_back(through) };
+        let (source, sink) = (pipe.ends[end].fd, pipe.ends[1 - end].fd);
+        let mut moved = 0;
+        let outcome = loop {
+            match through.fill(source, through.room) {
+                Ok(0) => break Bulk::Ended,
+                Ok(n) => moved += n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break Bulk::Empty,
+                Err(e) => break Bulk::SourceFailed(e),
+            }
+            match drain(&mut through, sink) {
+                Ok(true) if moved >= BULK_TURN_BYTES => break Bulk::Empty,
+                Ok(true) => {}
+                Ok(false) => break Bulk::SinkFull,
+                Err(e) => break Bulk::SinkFailed(e),
+            }
+        };
+        let flow = &mut pipe.flows[end];
+        flow.bytes += moved as u64;
+        flow.hot = true;
+        pipe.active = self.now;
+        flow.runs = if moved < THIN_BYTES { flow.runs.saturating_add(1) } else { 0 };
+        let thin = flow.runs >= THIN_RUNS;
+        if thin {
+            flow.runs = 0;
+            flow.wakes = 0;
+        }
+        self.counters.bytes.add(DIRECTIONS[end], Gear::Bulk, moved as u64);
+        if matches!(outcome, Bulk::SinkFull) {
+            flow.pipe = self.pool.keep(through);
+            self.counters.pipes_lent.inc();
+            return self.block(key, end);
+        }
+        self.pool.give_back(through);
+        if thin {
+            self.change_gear(key, end, Gear::Parked);
+        }
+        match outcome {
+            Bulk::Empty | Bulk::SinkFull => self.arm(key, end),
+            Bulk::Ended => self.source_ended(key, end),
+            Bulk::SourceFailed(error) => self.source_failed(key, end, &error),
+            Bulk::SinkFailed(error) => self.sink_failed(key, end, &error),
+        }
+    }
+}
+
+/// Why a bulk flow paused.
+enum Bulk {
+    Empty,
+    Ended,
+    SinkFull,
+    SourceFailed(io::Error),
+    SinkFailed(io::Error),
+}
+
+/// Moves what a pipe holds on; `Ok(false)` when the sink takes no more.
+pub(super) fn drain(pipe: &mut crate::sys::pipe::Pipe, sink: i32) -> io::Result<bool> {
+    while pipe.held > 0 {
+        match pipe.drain(sink) {
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,89 @@
+//! Bytes a sink did not take, kept in order until it does. Bounded: the source is not read while
+//! there is a spill, so only what was already on its way can be added.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use crate::sys::memory::BUFFER_BYTES;
+use crate::sys::socket;
+
+use super::entry::Ticks;
+
+/// What a multishot receive may still deliver before it is joined: 32 buffers a run, and those of
+/// the turn it was cancelled in; a scratch read and a pipe's content are smaller or as large.
+pub const SPILL_BYTES_MAX: usize = 2 << 20;
+const _: () = assert!(SPILL_BYTES_MAX >= 2 * 32 * BUFFER_BYTES + crate::sys::pipe::PIPE_BYTES);
+
+/// See the module's words.
+#[derive(Debug)]
+pub struct Spill {
+    bytes: Vec<u8>,
+    sent: usize,
+    /// When the sink last took a byte.
+    pub since: Ticks,
+}
+
+impl Spill {
+    pub fn new(now: Ticks) -> Self {
+        Self { bytes: Vec::new(), sent: 0, since: now }
+    }
+
+    /// Bytes waiting.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds bytes at the end; `false` if the bound does not allow for them.
+    #[must_use]
+    pub fn add(&mut self, bytes: &[u8]) -> bool {
+        if self.len() + bytes.len() > SPILL_BYTES_MAX {
+            return false;
+        }
+        if self.sent > self.bytes.len() / 2 {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+        true
+    }
+
+    /// Direct access to the end of the spill, for a pipe to be emptied into.
+    pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Sends what the sink takes now; `Ok(true)` when nothing is left.
+    ///
+    /// # Errors
+    /// What `send(2)` answers, other than "not now".
+    pub fn drain(&mut self, sink: RawFd, now: Ticks) -> io::Result<bool> {
+        while !self.is_empty() {
+            match socket::send(sink, &self.bytes[self.sent..]) {
+                Ok(n) => {
+                    self.sent += n;
+                    self.since = now;
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_bounded_and_keeps_order() {
+        let mut spill = Spill::new(0);
+        assert!(spill.add(&vec![1; SPILL_BYTES_MAX]));
+        assert!(!spill.add(&[2]));
+        assert_eq!(spill.len(), SPILL_BYTES_MAX);
+    }
+}
