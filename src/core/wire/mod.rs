@@ -9,11 +9,13 @@ mod closing;
 pub mod entry;
 mod pool;
 mod pump;
+pub mod relay;
 mod sink;
 pub mod slab;
 mod spill;
 mod stage;
 mod sweep;
+pub mod terms;
 pub mod token;
 mod turn;
 
@@ -28,10 +30,10 @@ use crate::sys::ring::{Completion, POLL_IN, Ring};
 
 pub use closing::How;
 pub use entry::{Birth, CLIENT, Pipe, SERVER, Ticks, ticks};
-pub use slab::Key;
-pub use stage::Extra;
 use entry::{Life, NONE, Phase, Reading, TICKS_PER_SECOND};
+pub use slab::Key;
 use slab::Slab;
+pub use stage::Extra;
 use sweep::Sweep;
 use token::{Kind, Token};
 use turn::Turn;

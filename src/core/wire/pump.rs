@@ -7,10 +7,10 @@ use crate::meter::Gear;
 use crate::sys::ring::{Completion, POLL_ERR};
 use crate::sys::socket::{self, Received};
 
+use super::Wire;
 use super::entry::{DIRECTIONS, Life, Phase, Reading};
 use super::slab::Key;
 use super::token::{Kind, Token};
-use super::Wire;
 
 /// Bytes read at once from a parked end, and from one whose last reads were full.
 const READ_BYTES: usize = 16 << 10;

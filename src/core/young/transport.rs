@@ -224,7 +224,7 @@ async fn tell(stream: &Stream, secured: &mut Secured, alert: Alert) {
     }
 }
 
-fn broken(fault: Fault) -> io::Error {
+pub(super) fn broken(fault: Fault) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, fault)
 }
 

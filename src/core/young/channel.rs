@@ -1,0 +1,237 @@
+//! A young HTTP connection, plain or TLS, that one future may read while another writes: the body
+//! of a request goes up while the answer comes down. Bytes read too far wait in an [`Inlet`].
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::RawFd;
+
+use crate::proto::record::Finish;
+use crate::sys::socket;
+
+use super::tls::{Peer, Secured};
+use super::transport::{Stream, Transport, broken};
+
+/// See the module's words. No borrow of the session is ever held while a future waits.
+#[derive(Debug)]
+pub struct Channel {
+    stream: Stream,
+    secured: Option<RefCell<Box<Secured>>>,
+    /// Records are on their way out: whatever else must be said is sealed after them.
+    writing: Cell<bool>,
+}
+
+impl Channel {
+    pub fn new(transport: Transport) -> Self {
+        let (stream, secured) = transport.into_parts();
+        Self { stream, secured: secured.map(RefCell::new), writing: Cell::new(false) }
+    }
+
+    /// For the long life; nothing may be under way.
+    pub fn into_transport(self) -> Transport {
+        match self.secured {
+            Some(secured) => Transport::tls(self.stream, secured.into_inner()),
+            None => Transport::plain(self.stream),
+        }
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.stream.fd()
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.secured.is_some()
+    }
+
+    /// The peer's verified certificate.
+    pub fn certificate(&self) -> Option<Peer> {
+        self.secured.as_ref()?.borrow().peer.clone()
+    }
+
+    /// Waits until a read would find something, holding no buffer meanwhile.
+    ///
+    /// # Errors
+    /// What the poll answers.
+    pub async fn readable(&self) -> io::Result<()> {
+        let held = self.secured.as_ref().is_some_and(|secured| !secured.borrow().tail.is_empty());
+        if held { Ok(()) } else { self.stream.readable().await }
+    }
+
+    /// Reads at most about `most` bytes onto the end of `inlet`; 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// As [`Transport::read`].
+    pub async fn read(&self, inlet: &mut Inlet, most: usize) -> io::Result<usize> {
+        let Some(secured) = &self.secured else {
+            return self.stream.read(inlet.room(), most).await;
+        };
+        loop {
+            if let Some(got) = self.open(secured, inlet.room()).await? {
+                return Ok(got);
+            }
+            let mut fresh = Vec::new();
+            if self.stream.read(&mut fresh, most.clamp(RECORD_MIN, READ_BYTES)).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            secured.borrow_mut().tail.append(&mut fresh);
+        }
+    }
+
+    /// Opens the records that are there; `None`: not one of them is whole.
+    async fn open(
+        &self,
+        secured: &RefCell<Box<Secured>>,
+        into: &mut Vec<u8>,
+    ) -> io::Result<Option<usize>> {
+        let (got, finish, answer) = {
+            let mut secured = secured.borrow_mut();
+            let secured = &mut **secured;
+            let opened = secured.session.open(&mut secured.tail);
+            let got = opened.plain.len();
+            into.extend_from_slice(&secured.tail[opened.plain]);
+            secured.tail.drain(..opened.used);
+            for ticket in opened.tickets {
+                secured.keep_ticket(&ticket);
+            }
+            let mut answer = Vec::new();
+            // A writer under way will seal the answer before its next bytes.
+            if secured.session.answer_due() && !self.writing.get() {
+                secured.session.seal_onto(&[], &mut answer).map_err(broken)?;
+            }
+            (got, opened.finish, answer)
+        };
+        if !answer.is_empty() {
+            self.send(&answer).await?;
+        }
+        match finish {
+            _ if got > 0 => Ok(Some(got)),
+            Some(Finish::Closed) => Ok(Some(0)),
+            Some(Finish::Fault(fault)) => Err(broken(fault)),
+            None => Ok(None),
+        }
+    }
+
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// As [`Transport::write_all`].
+    pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        let Some(secured) = &self.secured else {
+            return self.stream.write_all(bytes).await;
+        };
+        let mut sealed = Vec::new();
+        secured.borrow_mut().session.seal_onto(bytes, &mut sealed).map_err(broken)?;
+        self.send(&sealed).await
+    }
+
+    async fn send(&self, records: &[u8]) -> io::Result<()> {
+        self.writing.set(true);
+        let sent = self.stream.write_all(records).await;
+        self.writing.set(false);
+        sent
+    }
+
+    /// Says that nothing more will be written: `close_notify` if there is TLS, then FIN. Whether
+    /// it arrives is the network's business.
+    pub async fn finish(&self) {
+        if let Some(secured) = &self.secured {
+            let mut record = [0; crate::proto::record::OVERHEAD_MAX * 2];
+            let alert = crate::proto::record::Alert::CLOSE_NOTIFY;
+            let closed = secured.borrow_mut().session.close(alert, &mut record);
+            if let Ok(length) = closed {
+                let _ = self.send(&record[..length]).await;
+            }
+        }
+        socket::finish(self.fd());
+    }
+
+    /// Cuts the connection so that the peer sees it cut: what it got is not the whole.
+    pub fn abort(&self) {
+        socket::abort(self.fd());
+    }
+
+    /// Ends both directions; whoever waits on it is woken.
+    pub fn end(&self) {
+        socket::end(self.fd());
+    }
+
+    /// Whether the peer has neither finished nor sent anything: fit for another request.
+    pub fn is_quiet(&self) -> bool {
+        let held = self.secured.as_ref().is_some_and(|secured| !secured.borrow().tail.is_empty());
+        !held && socket::is_quiet(self.fd())
+    }
+}
+
+/// Bytes that were read and not used yet.
+#[derive(Debug, Default)]
+pub struct Inlet {
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+impl Inlet {
+    pub fn new(tail: Vec<u8>) -> Self {
+        Self { bytes: tail, used: 0 }
+    }
+
+    pub fn held(&self) -> &[u8] {
+        &self.bytes[self.used..]
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.used == self.bytes.len()
+    }
+
+    /// The first `n` bytes held are done with.
+    pub fn take(&mut self, n: usize) {
+        debug_assert!(n <= self.held().len());
+        self.used += n;
+        if self.is_empty() {
+            self.bytes.clear();
+            self.used = 0;
+        }
+    }
+
+    /// Lets the memory go while nothing is held: an idle connection keeps no buffer.
+    pub fn rest(&mut self) {
+        if self.is_empty() {
+            self.bytes = Vec::new();
+            self.used = 0;
+        }
+    }
+
+    /// What is held, for whoever goes on with the connection.
+    pub fn into_tail(mut self) -> Vec<u8> {
+        self.bytes.drain(..self.used);
+        self.bytes
+    }
+
+    /// Where more bytes go: nothing used stands before them for long.
+    fn room(&mut self) -> &mut Vec<u8> {
+        if self.used > 0 {
+            self.bytes.drain(..self.used);
+            self.used = 0;
+        }
+        &mut self.bytes
+    }
+}
+
+/// Bytes asked of a socket at once while a body passes; both directions of an exchange hold at
+/// most about this much.
+pub const READ_BYTES: usize = 16 << 10;
+const RECORD_MIN: usize = 4 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inlet_gives_back_what_was_not_used() {
+        let mut inlet = Inlet::new(b"GET / HTTP".to_vec());
+        inlet.take(4);
+        assert_eq!(inlet.held(), b"/ HTTP");
+        inlet.room().extend_from_slice(b"/1.1");
+        assert_eq!(inlet.held(), b"/ HTTP/1.1");
+        inlet.take(1);
+        assert_eq!(inlet.into_tail(), b" HTTP/1.1");
+    }
+}

@@ -1,0 +1,73 @@
+//! Connections to servers that wait for another request. The one used last is taken first, so that
+//! the others may grow old; each is looked at before it is used again. Never one that carried an
+//! upgrade, nor one that told its server a client's address.
+
+use std::collections::HashMap;
+
+use crate::balance::ServerId;
+
+use super::channel::Channel;
+
+/// The time, in whatever unit the caller keeps it.
+type Time = u32;
+
+/// A core's kept connections.
+#[derive(Debug, Default)]
+pub struct Idle {
+    servers: HashMap<ServerId, Vec<Kept>>,
+    count: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    channel: Channel,
+    since: Time,
+}
+
+impl Idle {
+    /// Keeps a connection unless `most` are kept for this server already.
+    pub fn keep(&mut self, server: ServerId, channel: Channel, most: u32, now: Time) {
+        let kept = self.servers.entry(server).or_default();
+        if kept.len() < most as usize && channel.is_quiet() {
+            kept.push(Kept { channel, since: now });
+            self.count += 1;
+        }
+    }
+
+    /// A connection to this server that is still alive, as far as can be seen from here.
+    pub fn take(&mut self, server: ServerId) -> Option<Channel> {
+        let kept = self.servers.get_mut(&server)?;
+        while let Some(last) = kept.pop() {
+            self.count -= 1;
+            if last.channel.is_quiet() {
+                return Some(last.channel);
+            }
+        }
+        None
+    }
+
+    /// Closes those that waited for longer than `limit`, and those whose server left them.
+    pub fn sweep(&mut self, now: Time, limit: Time) {
+        let mut left = 0;
+        self.servers.retain(|_, kept| {
+            kept.retain(|it| now.saturating_sub(it.since) < limit && it.channel.is_quiet());
+            left += kept.len();
+            !kept.is_empty()
+        });
+        self.count = left;
+    }
+
+    /// Closes all of them.
+    pub fn clear(&mut self) {
+        self.servers.clear();
+        self.count = 0;
+    }
+
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
