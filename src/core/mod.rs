@@ -1,4 +1,247 @@
-//! One pinned core.
+//! One pinned core: its thread, its descriptor table, its two rings, and the life of a connection.
+//!
+//! accept ► front ► (head ► route) ► pick ► dial ► (upgrade) ► wire ► ending ► meter
+//!
+//! The young life is an async function on the runtime ([`young::live`]); the long life is an entry
+//! in the [`wire`]. Nothing here is shared with another core but counters that each core alone
+//! writes, and the limits of listeners that ask for some.
 
+mod drive;
+mod handoff;
+mod host;
+mod listeners;
+mod orders;
+mod ready;
 pub mod wire;
 pub mod young;
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::balance::{Ledger, ServerId};
+use crate::config::snapshot::{CoreSeed, LogEvent, LogLine, Report, Snapshot};
+use crate::config::plan::LogConnections;
+use crate::meter::{CoreCounters, Ending, ServerCounters, Ticket};
+
+pub use host::run;
+pub use ready::Guard;
+use ready::{Deadlines, Readiness};
+use wire::{Birth, Pipe, Wire};
+
+/// One in this many connections is logged when the plan says "sampled".
+const SAMPLE: u64 = 100;
+
+/// How far a core is from its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Serving,
+    /// Listeners are closed; pipes live on.
+    Draining,
+    /// Everything is being ended.
+    Stopping,
+}
+
+/// Everything a core's tasks share. Borrows of its cells never last over an `await`.
+#[derive(Debug)]
+pub struct Core {
+    pub index: usize,
+    pub seed: CoreSeed,
+    pub counters: Arc<CoreCounters>,
+    pub wire: RefCell<Wire>,
+    pub ledger: RefCell<Ledger>,
+    table: RefCell<Table>,
+    servers: RefCell<Vec<Option<Arc<ServerCounters>>>>,
+    /// Servers whose last connect failed.
+    failed: RefCell<std::collections::HashSet<ServerId>>,
+    listeners: RefCell<listeners::Listeners>,
+    readiness: RefCell<Readiness>,
+    deadlines: RefCell<Deadlines>,
+    mode: Cell<Mode>,
+    /// Polls of young tasks so far: how the driver knows whether any ran.
+    polls: Cell<u64>,
+    /// A young task was spawned or woken since the driver last looked.
+    stirred: Cell<bool>,
+    next_id: Cell<u64>,
+    /// Pipes this table has descriptors for.
+    room: u64,
+}
+
+/// The snapshot in force and what this core derives from it.
+#[derive(Debug)]
+pub struct Table {
+    pub snapshot: Arc<Snapshot>,
+    /// One for each listener.
+    pub births: Vec<Rc<Birth>>,
+    /// One for each pool.
+    pub cursors: Vec<crate::balance::Cursor>,
+    /// Which of a pool's source addresses is next.
+    pub sources: Vec<usize>,
+}
+
+impl Core {
+    /// The snapshot that new connections are served by.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.table.borrow().snapshot)
+    }
+
+    /// Runs `f` on the table in force.
+    pub fn with_table<T>(&self, f: impl FnOnce(&mut Table) -> T) -> T {
+        f(&mut self.table.borrow_mut())
+    }
+
+    /// Starts a task of a young connection. Tasks must be started here: the driver sleeps when it
+    /// has seen none of them run.
+    pub fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+        let core = Rc::clone(self);
+        self.stirred.set(true);
+        let mut task = Box::pin(task);
+        monoio::spawn(std::future::poll_fn(move |cx| -> Poll<()> {
+            core.polls.set(core.polls.get() + 1);
+            task.as_mut().poll(cx)
+        }));
+    }
+
+    /// A connection identity that no other of this process has.
+    pub fn next_id(&self) -> u64 {
+        let id = self.next_id.get();
+        self.next_id.set(id + self.seed.cores as u64);
+        id
+    }
+
+    /// Counts a connection onto a server.
+    pub fn lease(&self, server: ServerId) {
+        self.ledger.borrow_mut().lease(server);
+        self.with_server(server, |counters| {
+            counters.live.inc();
+            counters.leased.inc();
+        });
+    }
+
+    /// Counts a connection off a server.
+    pub fn release(&self, server: ServerId) {
+        self.ledger.borrow_mut().release(server);
+        self.with_server(server, |counters| counters.live.dec());
+    }
+
+    /// This core's counters of a server, if control has introduced it.
+    pub fn with_server(&self, server: ServerId, f: impl FnOnce(&ServerCounters)) {
+        if let Some(Some(counters)) = self.servers.borrow().get(server.index()) {
+            f(counters);
+        }
+    }
+
+    /// Tells control something; it has gone if nobody listens.
+    pub fn report(&self, report: Report) {
+        if self.seed.reports.try_send(report).is_err() {
+            self.counters.log_lost.inc();
+        }
+    }
+
+    /// Connections of this core, young ones included.
+    fn load(&self) -> u64 {
+        self.counters.live.get() + self.counters.young.get()
+    }
+
+    /// Whether a connection with this identity and ending gets a log line.
+    pub fn is_logged(&self, id: u64, ending: Option<Ending>) -> bool {
+        match self.table.borrow().snapshot.plan.runtime.log.connections {
+            LogConnections::Off => false,
+            LogConnections::All => true,
+            LogConnections::Sampled => {
+                let drawn = (id / self.seed.cores as u64).is_multiple_of(SAMPLE);
+                drawn || ending.is_some_and(Ending::is_fault)
+            }
+        }
+    }
+
+    /// A connection that never became a pipe is over.
+    pub fn ended_young(&self, conn: &young::Accepted, ending: Ending) {
+        self.counters.endings.count(ending);
+        if ending.is_fault() {
+            conn.birth.counters.faults.inc();
+        }
+        self.gone(&conn.birth, conn.ticket);
+        if self.is_logged(conn.id, Some(ending)) {
+            self.report(Report::Line(LogLine {
+                core: self.index,
+                id: conn.id,
+                event: LogEvent::End {
+                    ending,
+                    age: conn.since.elapsed(),
+                    bytes_from_client: 0,
+                    bytes_from_server: 0,
+                    close: None,
+                },
+                listener: Arc::clone(&conn.birth.listener),
+                server: None,
+                client: conn.client,
+                route: None,
+            }));
+        }
+    }
+
+    /// A pipe is over: its lease, ticket and counts are given back.
+    fn ended(&self, pipe: &Pipe) {
+        let internal = || Ending::proxy(crate::meter::Stage::Pipe, crate::meter::Cause::Internal);
+        let ending = pipe.ending.unwrap_or_else(internal);
+        self.counters.endings.count(ending);
+        self.release(pipe.server);
+        let [from_client, from_server] = [pipe.flows[0].bytes, pipe.flows[1].bytes];
+        self.with_server(pipe.server, |counters| {
+            counters.bytes_to_server.add(from_client);
+            counters.bytes_from_server.add(from_server);
+            if ending.side == crate::meter::Side::Server && ending.is_fault() {
+                counters.resets.inc();
+            }
+        });
+        let counters = &pipe.birth.counters;
+        counters.bytes_from_clients.add(from_client);
+        counters.bytes_to_clients.add(from_server);
+        if ending.is_fault() {
+            counters.faults.inc();
+        }
+        self.gone(&pipe.birth, pipe.ticket);
+        if self.is_logged(pipe.id, Some(ending)) {
+            self.log_end(pipe, ending);
+        }
+    }
+
+    fn log_end(&self, pipe: &Pipe, ending: Ending) {
+        let ticks = self.wire.borrow().now().saturating_sub(pipe.born);
+        self.report(Report::Line(LogLine {
+            core: self.index,
+            id: pipe.id,
+            event: LogEvent::End {
+                ending,
+                age: Duration::from_millis(u64::from(ticks) * 100),
+                bytes_from_client: pipe.flows[0].bytes,
+                bytes_from_server: pipe.flows[1].bytes,
+                close: None,
+            },
+            listener: Arc::clone(&pipe.birth.listener),
+            server: self.server_name(pipe.server),
+            client: None,
+            route: None,
+        }));
+    }
+
+    /// `pool/server`, for the log.
+    pub fn server_name(&self, server: ServerId) -> Option<String> {
+        let table = self.table.borrow();
+        for (pool, state) in table.snapshot.plan.pools.iter().zip(&table.snapshot.pools) {
+            if let Some(index) = state.group.index_of(server) {
+                return Some(format!("{}/{}", pool.name, pool.servers.get(index)?.name));
+            }
+        }
+        None
+    }
+
+    fn gone(&self, birth: &Birth, ticket: Ticket) {
+        birth.limits.leave(ticket);
+        birth.counters.live.dec();
+    }
+}

@@ -154,7 +154,8 @@ fn kernel_release() -> String {
         .unwrap_or_else(|_| "unknown".into())
 }
 
-fn descriptor_limit() -> u64 {
+/// Descriptors one table may hold.
+pub fn descriptor_limit() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel fills the struct.
     unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };

@@ -263,6 +263,48 @@ pub fn abort(fd: RawFd) {
     }
 }
 
+/// A descriptor that is closed when its holder lets go of it, on the thread that opened it.
+#[derive(Debug)]
+pub struct Owned(RawFd);
+
+impl Owned {
+    /// Takes charge of an open descriptor that nobody else will close.
+    pub fn new(fd: RawFd) -> Self {
+        Self(fd)
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.0
+    }
+
+    /// Passes the charge on.
+    pub fn release(self) -> RawFd {
+        let fd = self.0;
+        std::mem::forget(self);
+        fd
+    }
+
+    /// As a standard stream, for a runtime to wrap.
+    pub fn into_tcp(self) -> std::net::TcpStream {
+        use std::os::fd::FromRawFd;
+        // SAFETY: the charge for the descriptor passes to the stream.
+        unsafe { std::net::TcpStream::from_raw_fd(self.release()) }
+    }
+
+    /// As a standard Unix stream, for a runtime to wrap.
+    pub fn into_unix(self) -> std::os::unix::net::UnixStream {
+        use std::os::fd::FromRawFd;
+        // SAFETY: the charge for the descriptor passes to the stream.
+        unsafe { std::os::unix::net::UnixStream::from_raw_fd(self.release()) }
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        close(self.0);
+    }
+}
+
 /// Closes a descriptor of this thread's table.
 pub fn close(fd: RawFd) {
     // SAFETY: the caller opened it in this table and forgets the number now.

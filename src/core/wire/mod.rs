@@ -114,6 +114,11 @@ impl Wire {
     /// first; `preface` goes to the server before anything else.
     pub fn adopt(&mut self, pipe: Pipe, preface: &[u8], tails: [&[u8]; 2]) -> Key {
         let key = self.slab.insert(pipe);
+        self.counters.live.inc();
+        self.counters.graduated.inc();
+        for direction in entry::DIRECTIONS {
+            self.counters.gears.enter(direction, crate::meter::Gear::Parked);
+        }
         if !preface.is_empty() {
             self.inject(key, CLIENT, preface);
         }
@@ -147,6 +152,18 @@ impl Wire {
         self.completions = completions;
         self.release();
         Ok(())
+    }
+
+    /// Takes back the lists it gave away, for their room.
+    pub fn reuse(&mut self, mut foreign: Vec<Foreign>, mut ended: Vec<Pipe>) {
+        foreign.clear();
+        ended.clear();
+        if self.foreign.is_empty() {
+            self.foreign = foreign;
+        }
+        if self.ended.is_empty() {
+            self.ended = ended;
+        }
     }
 
     fn dispatch(&mut self, completion: Completion) {

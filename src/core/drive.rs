@@ -1,0 +1,117 @@
+//! Two rings, one sleep. The core sleeps in the wire's ring, whose `enter` also submits the turn's
+//! sends; the runtime's ring is one more descriptor polled there. A relayed message so costs one
+//! system call, and no eventfd is written between the rings.
+//!
+//! The runtime would park in its own ring when its queue is empty. A task that is always ready
+//! keeps it from that, and makes it submit and reap its ring once each time we return to it.
+
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use crate::sys::ring::POLL_IN;
+
+use super::wire::token::{Kind, Token};
+use super::{Core, Mode};
+
+/// Turns in a row that may be put off for tasks that keep running.
+const PUT_OFF_MAX: u32 = 4;
+
+/// What the driver remembers between polls.
+#[derive(Debug)]
+struct Driver {
+    runtime: RawFd,
+    /// A poll on the runtime's ring is in the kernel.
+    armed: bool,
+    polls: u64,
+    put_off: u32,
+    now: super::wire::Ticks,
+}
+
+/// Drives both rings until the core has nothing left to live for.
+///
+/// # Errors
+/// When the wire's ring itself is broken.
+pub async fn drive(core: Rc<Core>, runtime: RawFd) -> std::io::Result<()> {
+    let mut driver = Driver { runtime, armed: false, polls: 0, put_off: 0, now: 0 };
+    let mut ticking = false;
+    std::future::poll_fn(move |cx| {
+        if !ticking {
+            ticking = true;
+            keep_awake(cx);
+        }
+        driver.poll(&core)
+    })
+    .await
+}
+
+/// The task that is always ready; see the module's words.
+fn keep_awake(cx: &Context<'_>) {
+    let main = cx.waker().clone();
+    monoio::spawn(std::future::poll_fn(move |cx| -> Poll<()> {
+        main.wake_by_ref();
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }));
+}
+
+impl Driver {
+    fn poll(&mut self, core: &Rc<Core>) -> Poll<std::io::Result<()>> {
+        // Tasks ran since we last looked: what they asked of the runtime's ring must be submitted,
+        // and whom they woke must run, before we may sleep.
+        let polls = core.polls.get();
+        if polls != self.polls && self.put_off < PUT_OFF_MAX {
+            self.polls = polls;
+            self.put_off += 1;
+            return Poll::Pending;
+        }
+        let quiet = polls == self.polls;
+        self.polls = polls;
+        self.put_off = 0;
+        loop {
+            if let Err(error) = self.turn(core, usize::from(quiet)) {
+                return Poll::Ready(Err(error));
+            }
+            if core.mode.get() != Mode::Serving && core.is_over() {
+                return Poll::Ready(Ok(()));
+            }
+            if core.stirred.replace(false) || !quiet || !self.armed {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn turn(&mut self, core: &Rc<Core>, want: usize) -> std::io::Result<()> {
+        if !self.armed {
+            self.armed = true;
+            let token = Token::of(Kind::Runtime, 0).pack();
+            core.wire.borrow_mut().ring.poll(self.runtime, POLL_IN, token);
+        }
+        let (foreign, ended, now) = {
+            let mut wire = core.wire.borrow_mut();
+            wire.turn(want)?;
+            core.counters.turns.inc();
+            core.counters.enters.add(std::mem::take(&mut wire.ring.enters));
+            (std::mem::take(&mut wire.foreign), std::mem::take(&mut wire.ended), wire.now())
+        };
+        for event in &foreign {
+            match event.token.kind {
+                Kind::Runtime => self.armed = false,
+                Kind::Young => core.is_ready(event.token, event.result),
+                Kind::Accepted => core.accepted(event),
+                Kind::Woken => core.take_orders(),
+                Kind::Handed => core.take_handed(event.token.slot as usize),
+                _ => {}
+            }
+        }
+        for pipe in &ended {
+            core.ended(pipe);
+        }
+        core.wire.borrow_mut().reuse(foreign, ended);
+        if now != self.now {
+            self.now = now;
+            core.tick(now);
+        }
+        Ok(())
+    }
+}

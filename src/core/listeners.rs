@@ -1,0 +1,278 @@
+//! The core's own listening sockets, one for each address, shared with the other cores by
+//! SO_REUSEPORT. They follow the snapshot: opened, closed and never left with a full queue.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::meter::{Cause, Ending, Refusal, Stage};
+use crate::sys::descriptors::{self, Reserve};
+use crate::sys::socket::{self, Owned, TcpOptions};
+
+use super::Core;
+use super::wire::Foreign;
+use super::wire::token::{Kind, Token};
+use super::young::{self, Accepted};
+
+/// One listening socket.
+#[derive(Debug)]
+struct Listening {
+    fd: RawFd,
+    name: Arc<str>,
+    address: SocketAddr,
+    /// The kernel accepts for us.
+    armed: bool,
+    /// It was shut down, and is closed when the kernel lets go of it.
+    closing: bool,
+}
+
+/// All of them; a slot's index names its accept request.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    slots: Vec<Option<Listening>>,
+    reserve: Option<Reserve>,
+}
+
+impl Core {
+    /// Opens what the snapshot has and this core has not; closes what it has no more.
+    ///
+    /// # Errors
+    /// The first address that cannot be listened on, with cause and cure.
+    pub(super) fn listen(self: &Rc<Self>) -> Result<(), String> {
+        let snapshot = self.snapshot();
+        let mut wanted = Vec::new();
+        for (listener, state) in snapshot.plan.listeners.iter().zip(&snapshot.listeners) {
+            if state.open {
+                wanted.extend(listener.bind.iter().map(|&bind| (Arc::clone(&listener.name), bind)));
+            }
+        }
+        let is_wanted = |l: &Listening| wanted.iter().any(|w| w.0 == l.name && w.1 == l.address);
+        self.close_where(|listening| !is_wanted(listening));
+        let timeouts = &snapshot.plan.timeouts;
+        let options =
+            TcpOptions { user_timeout: timeouts.user_timeout, keepalive: timeouts.tcp_keepalive };
+        let mut trouble = None;
+        for (name, address) in &wanted {
+            let mut listeners = self.listeners.borrow_mut();
+            if listeners.reserve.is_none() {
+                listeners.reserve = Reserve::new().ok();
+            }
+            let open = listeners.slots.iter().flatten();
+            if open.filter(|l| !l.closing).any(|l| l.name == *name && l.address == *address) {
+                continue;
+            }
+            match socket::listen(*address, options) {
+                Ok(fd) => {
+                    let (name, address) = (Arc::clone(name), *address);
+                    let listening = Listening { fd, name, address, armed: false, closing: false };
+                    let free = listeners.slots.iter().position(Option::is_none);
+                    let slot = free.unwrap_or(listeners.slots.len());
+                    if slot == listeners.slots.len() {
+                        listeners.slots.push(None);
+                    }
+                    listeners.slots[slot] = Some(listening);
+                    drop(listeners);
+                    self.arm_accept(slot);
+                }
+                Err(error) => {
+                    trouble.get_or_insert_with(|| refusal(name, *address, &error));
+                }
+            }
+        }
+        trouble.map_or(Ok(()), Err)
+    }
+
+    /// Closes every listening socket, taking what is queued first.
+    pub(super) fn close_listeners(self: &Rc<Self>) {
+        self.close_where(|_| true);
+    }
+
+    fn close_where(self: &Rc<Self>, leaves: impl Fn(&Listening) -> bool) {
+        let slots = self.listeners.borrow().slots.len();
+        for slot in 0..slots {
+            let fd = match &mut self.listeners.borrow_mut().slots[slot] {
+                Some(listening) if !listening.closing && leaves(listening) => {
+                    listening.closing = true;
+                    listening.fd
+                }
+                _ => continue,
+            };
+            // Who has connected is served: its handshake is done, and a close would reset it.
+            while let Ok(client) = descriptors::accept(fd) {
+                self.arrived(slot, Owned::new(client));
+            }
+            socket::end(fd);
+            self.close_idle(slot);
+        }
+    }
+
+    /// Closes a listener that was shut down and that the kernel no longer holds.
+    fn close_idle(&self, slot: usize) {
+        let mut listeners = self.listeners.borrow_mut();
+        if let Some(listening) = &listeners.slots[slot]
+            && listening.closing
+            && !listening.armed
+        {
+            socket::close(listening.fd);
+            listeners.slots[slot] = None;
+        }
+    }
+
+    fn arm_accept(&self, slot: usize) {
+        let mut listeners = self.listeners.borrow_mut();
+        if let Some(Some(listening)) = listeners.slots.get_mut(slot)
+            && !listening.armed
+            && !listening.closing
+        {
+            listening.armed = true;
+            let token = Token::of(Kind::Accepted, slot as u32).pack();
+            self.wire.borrow_mut().ring.accept_all(listening.fd, token);
+        }
+    }
+
+    /// Accepts again where a shortage stopped us.
+    pub(super) fn retry_accepts(&self) {
+        let slots = self.listeners.borrow().slots.len();
+        for slot in 0..slots {
+            self.arm_accept(slot);
+        }
+    }
+
+    /// The kernel accepted a connection, or could not.
+    pub(super) fn accepted(self: &Rc<Self>, event: &Foreign) {
+        let slot = event.token.slot as usize;
+        if !event.more
+            && let Some(Some(listening)) = self.listeners.borrow_mut().slots.get_mut(slot)
+        {
+            listening.armed = false;
+        }
+        match event.result {
+            fd @ 0.. => {
+                self.arrived(slot, Owned::new(fd));
+                if !event.more {
+                    self.arm_accept(slot);
+                }
+            }
+            negative => {
+                let short = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+                if short.contains(&-negative) {
+                    // Accepting goes on with the next tick: no spinning on a shortage.
+                    self.counters.accept_errors.inc();
+                    self.shed(slot);
+                } else if -negative == libc::ECONNABORTED {
+                    self.arm_accept(slot);
+                }
+            }
+        }
+        if !event.more {
+            self.close_idle(slot);
+        }
+    }
+
+    /// No descriptor is left: with the reserved one, queued connections are handed to a core with
+    /// room or closed at once. Nobody waits in the backlog.
+    fn shed(self: &Rc<Self>, slot: usize) {
+        loop {
+            let mut listeners = self.listeners.borrow_mut();
+            let Some(Some(listening)) = listeners.slots.get(slot) else { return };
+            let (fd, name) = (listening.fd, Arc::clone(&listening.name));
+            listeners.reserve = None;
+            let client = descriptors::accept(fd).map(Owned::new);
+            let Ok(client) = client else {
+                listeners.reserve = Reserve::new().ok();
+                return;
+            };
+            drop(listeners);
+            self.counters.accepted.inc();
+            if !self.hand_over(&client, &name) {
+                self.counters.endings.count(Ending::proxy(Stage::Accept, Cause::NoDescriptors));
+            }
+            drop(client);
+            let reserve = Reserve::new().ok();
+            if reserve.is_none() {
+                return;
+            }
+            self.listeners.borrow_mut().reserve = reserve;
+        }
+    }
+
+    fn arrived(self: &Rc<Self>, slot: usize, client: Owned) {
+        let name = match self.listeners.borrow().slots.get(slot) {
+            Some(Some(listening)) => Arc::clone(&listening.name),
+            _ => return,
+        };
+        self.counters.accepted.inc();
+        if self.should_hand_over() && self.hand_over(&client, &name) {
+            return;
+        }
+        if self.load() >= self.room {
+            self.counters.endings.count(Ending::proxy(Stage::Accept, Cause::NoRoom));
+            return;
+        }
+        self.welcome(&name, client);
+    }
+
+    /// Begins the life of a connection on this core.
+    pub(super) fn welcome(self: &Rc<Self>, name: &str, client: Owned) {
+        let snapshot = self.snapshot();
+        let Some(index) = snapshot.plan.listeners.iter().position(|l| *l.name == *name) else {
+            // Its listener left the file while it was on its way.
+            self.counters.endings.count(Ending::proxy(Stage::Accept, Cause::NoRoute));
+            return;
+        };
+        let birth = self.with_table(|table| Rc::clone(&table.births[index]));
+        let source = if birth.limits.wants_source() { socket::peer(client.fd()) } else { None };
+        birth.counters.accepted.inc();
+        let ticket = match birth.limits.admit(source.map(|address| address.ip())) {
+            Ok(ticket) => ticket,
+            Err(refusal) => {
+                let cause = match refusal {
+                    Refusal::Connections => Cause::MaxConnections,
+                    Refusal::Source => Cause::MaxPerSource,
+                };
+                birth.counters.refused.inc();
+                self.counters.endings.count(Ending::proxy(Stage::Accept, cause));
+                return;
+            }
+        };
+        self.begin(Accepted {
+            id: self.next_id(),
+            listener: Arc::clone(&snapshot.plan.listeners[index]),
+            listener_index: index,
+            snapshot,
+            birth,
+            client: source,
+            ticket,
+            since: Instant::now(),
+        }, client);
+    }
+
+    fn begin(self: &Rc<Self>, conn: Accepted, client: Owned) {
+        conn.birth.counters.live.inc();
+        self.counters.young.inc();
+        self.spawn(young::live(Rc::clone(self), conn, client));
+    }
+}
+
+/// Why an address cannot be listened on, and what to do about it.
+fn refusal(name: &str, address: SocketAddr, error: &io::Error) -> String {
+    let (cause, cure) = match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => (
+            "the port is taken".to_string(),
+            format!("see who has it with `ss -ltnp 'sport = :{}'`, or choose another", address.port()),
+        ),
+        Some(libc::EACCES) => (
+            "no permission for this port".to_string(),
+            "give the binary CAP_NET_BIND_SERVICE, or choose a port from 1024 up".to_string(),
+        ),
+        Some(libc::EADDRNOTAVAIL) => (
+            "this machine does not have the address".to_string(),
+            "use one that `ip address` lists, or 0.0.0.0".to_string(),
+        ),
+        _ => (error.to_string(), "see the kernel's word on the left".to_string()),
+    };
+    format!("listener {name}: cannot listen on {address}: {cause}; {cure}")
+}

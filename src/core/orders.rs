@@ -1,0 +1,143 @@
+//! What control says, acted upon between two turns.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::balance::Cursor;
+use crate::config::plan::{Listener, Timeouts};
+use crate::config::snapshot::{EndServer, ListenerState, Order, Snapshot};
+use crate::meter::Cause;
+use crate::sys::descriptors;
+use crate::sys::ring::POLL_IN;
+
+use super::wire::token::{Kind, Token};
+use super::wire::{Birth, Ticks, ticks};
+use super::{Core, Mode, Table};
+
+impl Table {
+    /// Derives a core's table from a snapshot.
+    pub fn new(snapshot: Arc<Snapshot>, core: usize) -> Self {
+        let births = snapshot.plan.listeners.iter().zip(&snapshot.listeners);
+        let timeouts = &snapshot.plan.timeouts;
+        let births = births.map(|(listener, state)| Rc::new(birth(listener, state, timeouts, core)));
+        Self {
+            births: births.collect(),
+            cursors: snapshot.pools.iter().map(|_| Cursor::new(core)).collect(),
+            sources: vec![core; snapshot.pools.len()],
+            snapshot,
+        }
+    }
+
+    /// The table of the next snapshot: pools that stay keep their place in the rotation.
+    fn next(self, snapshot: Arc<Snapshot>, core: usize) -> Self {
+        let mut next = Self::new(snapshot, core);
+        let old = &self.snapshot.plan.pools;
+        for (index, pool) in next.snapshot.plan.pools.iter().enumerate() {
+            if let Some(place) = old.iter().position(|before| before.name == pool.name) {
+                next.cursors[index] = self.cursors[place].clone();
+                next.sources[index] = self.sources[place];
+            }
+        }
+        next
+    }
+}
+
+fn birth(listener: &Listener, state: &ListenerState, timeouts: &Timeouts, core: usize) -> Birth {
+    Birth {
+        listener: Arc::clone(&listener.name),
+        counters: Arc::clone(&state.counters[core]),
+        idle: timeouts.idle.map(ticks),
+        half_close: timeouts.half_close.map(ticks),
+        stall: timeouts.stall.map(ticks),
+        limits: Arc::clone(&state.limits),
+    }
+}
+
+impl Core {
+    /// Waits for control and for other cores.
+    pub(super) fn listen_to_control(&self) {
+        let mut wire = self.wire.borrow_mut();
+        wire.ring.poll(self.seed.wake, POLL_IN, Token::of(Kind::Woken, 0).pack());
+        for (from, &fd) in self.seed.handoff.iter().enumerate() {
+            if fd >= 0 {
+                wire.ring.poll(fd, POLL_IN, Token::of(Kind::Handed, from as u32).pack());
+            }
+        }
+    }
+
+    /// Control woke us: acts on every order that is there.
+    pub(super) fn take_orders(self: &Rc<Self>) {
+        descriptors::acknowledge(self.seed.wake);
+        let token = Token::of(Kind::Woken, 0).pack();
+        self.wire.borrow_mut().ring.poll(self.seed.wake, POLL_IN, token);
+        while let Ok(order) = self.seed.orders.try_recv() {
+            self.obey(order);
+        }
+    }
+
+    fn obey(self: &Rc<Self>, order: Order) {
+        match order {
+            Order::Snapshot(snapshot) => self.swap(snapshot),
+            Order::Loads(loads) => {
+                self.ledger.borrow_mut().hear(&loads);
+                self.counters.loads_heard.set(loads.version);
+            }
+            Order::Server { id, counters } => {
+                let mut servers = self.servers.borrow_mut();
+                if servers.len() <= id.index() {
+                    servers.resize(id.index() + 1, None);
+                }
+                servers[id.index()] = Some(counters);
+            }
+            Order::EndServer { id, over, why } => {
+                let cause = match why {
+                    EndServer::Down => Cause::ServerDown,
+                    EndServer::Removed => Cause::ServerRemoved,
+                    EndServer::Draining => Cause::ServerDraining,
+                };
+                self.wire.borrow_mut().end_server(id, over, cause);
+            }
+            Order::Drain { over } => {
+                self.mode.set(Mode::Draining);
+                self.close_listeners();
+                self.wire.borrow_mut().drain(over);
+            }
+            Order::Stop => {
+                self.mode.set(Mode::Stopping);
+                self.close_listeners();
+                self.cut_young();
+                self.wire.borrow_mut().end_all(Cause::Shutdown);
+            }
+        }
+    }
+
+    fn swap(self: &Rc<Self>, snapshot: Arc<Snapshot>) {
+        let version = snapshot.version;
+        self.ledger.borrow_mut().enrol(snapshot.pools.iter().map(|pool| &*pool.group));
+        let empty = Table::new(Arc::clone(&snapshot), self.index);
+        let before = self.table.replace(empty);
+        self.table.replace(before.next(snapshot, self.index));
+        self.counters.snapshot.set(version);
+        if self.mode.get() == Mode::Serving
+            && let Err(reason) = self.listen()
+        {
+            self.report(crate::config::snapshot::Report::Trouble { core: self.index, reason });
+        }
+    }
+
+    /// What is due every tenth of a second.
+    pub(super) fn tick(self: &Rc<Self>, now: Ticks) {
+        self.sweep_deadlines(now);
+        self.retry_accepts();
+        if self.mode.get() == Mode::Stopping {
+            // Connections that graduated while we were stopping.
+            self.cut_young();
+            self.wire.borrow_mut().end_all(Cause::Shutdown);
+        }
+    }
+
+    /// Whether nothing is left to serve, once the listeners are closed.
+    pub(super) fn is_over(&self) -> bool {
+        self.wire.borrow().is_empty() && self.counters.young.get() == 0
+    }
+}

@@ -1,0 +1,253 @@
+//! Finding a server and connecting to it: candidates in order, each with its own deadline, before
+//! any byte of the client's is taken. A dialled connection holds a lease on its server.
+
+use std::io;
+use std::rc::Rc;
+
+use crate::balance::{self, Pick, ServerId};
+use crate::config::plan::{Pool, ServerAddress};
+use crate::config::snapshot::Report;
+use crate::core::Core;
+use crate::meter::{Cause, Ending, Stage};
+use crate::sys::ring::POLL_OUT;
+use crate::sys::socket::{self, Dialling, Owned, TcpOptions};
+
+use super::Accepted;
+use super::front::{Front, canonical};
+
+/// Servers tried for one connection at the most.
+const CANDIDATES_MAX: usize = 8;
+
+/// What is wanted of a pool.
+#[derive(Debug, Clone, Copy)]
+pub struct Want {
+    /// Index in the snapshot.
+    pub pool: usize,
+    /// Hash of what the choice sticks to.
+    pub key: Option<u64>,
+    /// A member asked for by cookie, tried first if it may be used.
+    pub chosen: Option<usize>,
+}
+
+/// A claim on a server, given back when dropped.
+#[derive(Debug)]
+pub struct Lease {
+    /// Whom to give it back to; `None` once it was passed on.
+    core: Option<Rc<Core>>,
+    id: ServerId,
+}
+
+impl Lease {
+    fn new(core: &Rc<Core>, id: ServerId) -> Self {
+        core.lease(id);
+        Self { core: Some(Rc::clone(core)), id }
+    }
+
+    /// Passes the claim to the slab, which gives it back when the pipe ends.
+    pub fn keep(mut self) -> ServerId {
+        self.core = None;
+        self.id
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(core) = &self.core {
+            core.release(self.id);
+        }
+    }
+}
+
+/// A connected server.
+#[derive(Debug)]
+pub struct Dialled {
+    server: Owned,
+    lease: Lease,
+    /// Index of the server in its pool.
+    pub member: usize,
+    unix: bool,
+}
+
+impl Dialled {
+    pub fn fd(&self) -> i32 {
+        self.server.fd()
+    }
+
+    pub fn id(&self) -> ServerId {
+        self.lease.id
+    }
+
+    pub fn is_unix(&self) -> bool {
+        self.unix
+    }
+
+    pub fn into_parts(self) -> (Owned, Lease) {
+        (self.server, self.lease)
+    }
+}
+
+/// The key that a client's address gives to `source-hash`, if the pool wants one.
+pub fn source_key(conn: &mut Accepted, front: &Front) -> Option<u64> {
+    let source = front.told.map(|(source, _)| source).or(conn.client)?;
+    Some(balance::key_of_source(canonical(source.ip())))
+}
+
+/// Connects to a server of the pool.
+///
+/// # Errors
+/// How the connection ended: nobody to dial, or nobody who answered; the last candidate's cause.
+pub async fn dial(core: &Rc<Core>, conn: &Accepted, want: Want) -> Result<Dialled, Ending> {
+    let mut tried = Vec::new();
+    let mut last = Ending::proxy(Stage::Pick, Cause::PoolEmpty);
+    let mut chosen = want.chosen;
+    while tried.len() < CANDIDATES_MAX {
+        let member = match pick(core, conn, want, chosen.take(), &tried) {
+            Pick::Server(member) => member,
+            Pick::Empty => return Err(Ending::proxy(Stage::Pick, Cause::PoolEmpty)),
+            Pick::Full if tried.is_empty() => {
+                return Err(Ending::proxy(Stage::Pick, Cause::PoolFull));
+            }
+            Pick::Full | Pick::Exhausted => return Err(last),
+        };
+        let id = conn.snapshot.pools[want.pool].group.members()[member].id;
+        let lease = Lease::new(core, id);
+        let again = !tried.is_empty();
+        match connect(core, conn, want.pool, member, again).await {
+            Ok((server, unix)) => {
+                core.dialled(id, true);
+                return Ok(Dialled { server, lease, member, unix });
+            }
+            Err(cause) => {
+                core.counters.dial_failures.inc();
+                core.with_server(id, |counters| counters.dial_failures.inc());
+                // Running out of our own ports is no fault of the server's.
+                if cause != Cause::NoPorts && cause != Cause::NoDescriptors {
+                    core.dialled(id, false);
+                }
+                last = Ending::server(Stage::Dial, cause);
+                tried.push(member);
+            }
+        }
+    }
+    Err(last)
+}
+
+fn pick(
+    core: &Rc<Core>,
+    conn: &Accepted,
+    want: Want,
+    chosen: Option<usize>,
+    tried: &[usize],
+) -> Pick {
+    let ledger = core.ledger.borrow();
+    let group = &conn.snapshot.pools[want.pool].group;
+    if let Some(member) = chosen
+        && group.sticky(member, &*ledger)
+    {
+        return Pick::Server(member);
+    }
+    core.with_table(|table| {
+        // A connection born under an older snapshot may have pools the table has not.
+        let mut spare = balance::Cursor::new(core.index);
+        let cursor = table.cursors.get_mut(want.pool).unwrap_or(&mut spare);
+        group.pick(cursor, &*ledger, want.key, fastrand::u64(..), tried)
+    })
+}
+
+/// One attempt at one server.
+async fn connect(
+    core: &Rc<Core>,
+    conn: &Accepted,
+    pool: usize,
+    member: usize,
+    again: bool,
+) -> Result<(Owned, bool), Cause> {
+    let timeouts = &conn.snapshot.plan.timeouts;
+    let plan = &conn.snapshot.plan.pools[pool];
+    core.counters.dials.inc();
+    if again {
+        core.counters.dial_retries.inc();
+    }
+    let (dialled, unix) = match &plan.servers[member].address {
+        ServerAddress::Inet(address) => {
+            let options = TcpOptions {
+                user_timeout: timeouts.user_timeout,
+                keepalive: timeouts.tcp_keepalive,
+            };
+            (dial_from(core, plan, pool, *address, options), false)
+        }
+        ServerAddress::Unix(path) => (socket::dial_unix(path), true),
+    };
+    let (fd, dialling) = dialled.map_err(|e| cause_of(&e))?;
+    let server = Owned::new(fd);
+    if dialling == Dialling::Pending {
+        let guard = core.guard(fd, timeouts.connect);
+        core.ready(fd, POLL_OUT).await;
+        if guard.has_passed() {
+            return Err(Cause::Timeout);
+        }
+        drop(guard);
+        if let Some(error) = socket::dial_error(fd) {
+            return Err(cause_of(&error));
+        }
+    }
+    Ok((server, unix))
+}
+
+/// Dials from the pool's source addresses in turn; one that has no port left is passed over.
+fn dial_from(
+    core: &Rc<Core>,
+    plan: &Pool,
+    pool: usize,
+    server: std::net::SocketAddr,
+    options: TcpOptions,
+) -> io::Result<(i32, Dialling)> {
+    let fits = |source: &&std::net::IpAddr| source.is_ipv4() == server.is_ipv4();
+    let sources: Vec<_> = plan.source.iter().filter(fits).collect();
+    if sources.is_empty() {
+        return socket::dial(server, None, options);
+    }
+    let mut outcome = Err(io::ErrorKind::AddrNotAvailable.into());
+    for _ in 0..sources.len() {
+        let place = core.with_table(|table| {
+            let mut spare = 0;
+            let next = table.sources.get_mut(pool).unwrap_or(&mut spare);
+            *next = next.wrapping_add(1);
+            *next
+        });
+        outcome = socket::dial(server, Some(*sources[place % sources.len()]), options);
+        match &outcome {
+            Err(e) if cause_of(e) == Cause::NoPorts => {}
+            _ => break,
+        }
+    }
+    outcome
+}
+
+impl Core {
+    /// Tells control how a connect went: every failure, and successes while one is remembered.
+    fn dialled(&self, id: ServerId, ok: bool) {
+        let mut failed = self.failed.borrow_mut();
+        let news = if ok { failed.remove(&id) } else { failed.insert(id) | true };
+        drop(failed);
+        if news {
+            self.report(Report::Dialled { id, ok });
+        }
+    }
+}
+
+/// Why a connect failed.
+pub fn cause_of(error: &io::Error) -> Cause {
+    match error.raw_os_error() {
+        Some(libc::ECONNREFUSED) => Cause::Refused,
+        Some(libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EACCES | libc::EPERM) => {
+            Cause::Unreachable
+        }
+        Some(libc::ETIMEDOUT) => Cause::Timeout,
+        // A Unix socket whose queue is full answers EAGAIN, a TCP one out of ports too.
+        Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE) => Cause::NoPorts,
+        Some(libc::EMFILE | libc::ENFILE) => Cause::NoDescriptors,
+        Some(libc::ENOENT) => Cause::SocketMissing,
+        _ => Cause::DialFailed,
+    }
+}
