@@ -36,7 +36,7 @@ pub fn run(seed: CoreSeed) {
 
 fn start(seed: CoreSeed, own_table: bool) -> Result<(), String> {
     let before = descriptors::rings();
-    let mut builder = io_uring_06::builder();
+    let mut builder = io_uring_06::IoUring::builder();
     builder.setup_coop_taskrun();
     let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
         .with_entries(RUNTIME_ENTRIES)
@@ -69,8 +69,9 @@ fn start(seed: CoreSeed, own_table: bool) -> Result<(), String> {
         seed,
     });
     runtime.block_on(async {
+        core.begin();
         core.listen()?;
-        core.listen_to_control();
+        core.listen_to_cores();
         core.report(Report::Ready { core: core.index });
         drive::drive(Rc::clone(&core), ring).await.map_err(|e| format!("io_uring failed: {e}"))
     })

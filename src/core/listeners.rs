@@ -238,16 +238,19 @@ impl Core {
                 return;
             }
         };
-        self.begin(Accepted {
-            id: self.next_id(),
-            listener: Arc::clone(&snapshot.plan.listeners[index]),
-            listener_index: index,
-            snapshot,
-            birth,
-            client: source,
-            ticket,
-            since: Instant::now(),
-        }, client);
+        self.begin(
+            Accepted {
+                id: self.next_id(),
+                listener: Arc::clone(&snapshot.plan.listeners[index]),
+                listener_index: index,
+                snapshot,
+                birth,
+                client: source,
+                ticket,
+                since: Instant::now(),
+            },
+            client,
+        );
     }
 
     fn begin(self: &Rc<Self>, conn: Accepted, client: Owned) {
@@ -262,7 +265,10 @@ fn refusal(name: &str, address: SocketAddr, error: &io::Error) -> String {
     let (cause, cure) = match error.raw_os_error() {
         Some(libc::EADDRINUSE) => (
             "the port is taken".to_string(),
-            format!("see who has it with `ss -ltnp 'sport = :{}'`, or choose another", address.port()),
+            format!(
+                "see who has it with `ss -ltnp 'sport = :{}'`, or choose another",
+                address.port()
+            ),
         ),
         Some(libc::EACCES) => (
             "no permission for this port".to_string(),

@@ -23,8 +23,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::balance::{Ledger, ServerId};
-use crate::config::snapshot::{CoreSeed, LogEvent, LogLine, Report, Snapshot};
 use crate::config::plan::LogConnections;
+use crate::config::snapshot::{CoreSeed, LogEvent, LogLine, Report, Snapshot};
 use crate::meter::{CoreCounters, Ending, ServerCounters, Ticket};
 
 pub use host::run;

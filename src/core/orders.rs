@@ -19,7 +19,8 @@ impl Table {
     pub fn new(snapshot: Arc<Snapshot>, core: usize) -> Self {
         let births = snapshot.plan.listeners.iter().zip(&snapshot.listeners);
         let timeouts = &snapshot.plan.timeouts;
-        let births = births.map(|(listener, state)| Rc::new(birth(listener, state, timeouts, core)));
+        let births =
+            births.map(|(listener, state)| Rc::new(birth(listener, state, timeouts, core)));
         Self {
             births: births.collect(),
             cursors: snapshot.pools.iter().map(|_| Cursor::new(core)).collect(),
@@ -54,10 +55,9 @@ fn birth(listener: &Listener, state: &ListenerState, timeouts: &Timeouts, core: 
 }
 
 impl Core {
-    /// Waits for control and for other cores.
-    pub(super) fn listen_to_control(&self) {
+    /// Waits for other cores.
+    pub(super) fn listen_to_cores(&self) {
         let mut wire = self.wire.borrow_mut();
-        wire.ring.poll(self.seed.wake, POLL_IN, Token::of(Kind::Woken, 0).pack());
         for (from, &fd) in self.seed.handoff.iter().enumerate() {
             if fd >= 0 {
                 wire.ring.poll(fd, POLL_IN, Token::of(Kind::Handed, from as u32).pack());
@@ -65,14 +65,26 @@ impl Core {
         }
     }
 
+    /// Enrols what the seed brought, and what control said before we could be woken.
+    pub(super) fn begin(self: &Rc<Self>) {
+        let first = self.snapshot();
+        self.ledger.borrow_mut().enrol(first.pools.iter().map(|pool| &*pool.group));
+        self.counters.snapshot.set(first.version);
+        self.take_orders();
+    }
+
     /// Control woke us: acts on every order that is there.
     pub(super) fn take_orders(self: &Rc<Self>) {
         descriptors::acknowledge(self.seed.wake);
-        let token = Token::of(Kind::Woken, 0).pack();
-        self.wire.borrow_mut().ring.poll(self.seed.wake, POLL_IN, token);
+        self.wait_for_orders();
         while let Ok(order) = self.seed.orders.try_recv() {
             self.obey(order);
         }
+    }
+
+    fn wait_for_orders(&self) {
+        let token = Token::of(Kind::Woken, 0).pack();
+        self.wire.borrow_mut().ring.poll(self.seed.wake, POLL_IN, token);
     }
 
     fn obey(self: &Rc<Self>, order: Order) {

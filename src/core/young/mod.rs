@@ -1,9 +1,14 @@
 //! The young life: from accept to an established pipe, in milliseconds. Plain async functions that
 //! may use buffers freely; each stage returns the next one's value or how the connection ended.
 
+pub mod answer;
+pub mod body;
+pub mod channel;
 pub mod dial;
-mod front;
+pub mod front;
 pub mod graduate;
+pub mod head;
+pub mod idle;
 pub mod tls;
 pub mod transport;
 
