@@ -238,7 +238,7 @@ impl Core {
                 return;
             }
         };
-        self.begin(
+        self.bear(
             Accepted {
                 id: self.next_id(),
                 listener: Arc::clone(&snapshot.plan.listeners[index]),
@@ -253,7 +253,7 @@ impl Core {
         );
     }
 
-    fn begin(self: &Rc<Self>, conn: Accepted, client: Owned) {
+    fn bear(self: &Rc<Self>, conn: Accepted, client: Owned) {
         conn.birth.counters.live.inc();
         self.counters.young.inc();
         self.spawn(young::live(Rc::clone(self), conn, client));
