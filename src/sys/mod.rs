@@ -6,6 +6,8 @@
 #![allow(unsafe_code)]
 
 pub mod descriptors;
+pub mod epoll;
+pub mod generator;
 pub mod host;
 pub mod memory;
 pub mod pipe;

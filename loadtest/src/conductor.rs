@@ -1,0 +1,94 @@
+//! How the main thread and the generator threads keep time together: a few atomics down, a few
+//! gauges and a channel up. Nothing here touches a socket.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use crate::tally::Tally;
+
+/// Written by the main thread, read by all. Times are CLOCK_MONOTONIC nanoseconds; zero: not yet.
+#[derive(Debug, Default)]
+pub struct Conductor {
+    start_ns: AtomicU64,
+    measure_from_ns: AtomicU64,
+    measure_to_ns: AtomicU64,
+    drain_to_ns: AtomicU64,
+    leave: AtomicBool,
+    gauges: Vec<Gauge>,
+}
+
+/// Written by one thread, read by the main thread for the live line.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Gauge {
+    pub open: AtomicU32,
+    pub dialled: AtomicU32,
+    pub failed: AtomicU32,
+    pub sent: AtomicU64,
+    pub received: AtomicU64,
+}
+
+/// The agreed times of a run whose connections are up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    pub start_ns: u64,
+    pub measure_from_ns: u64,
+    pub measure_to_ns: u64,
+    pub drain_to_ns: u64,
+}
+
+/// From a thread to the main one.
+pub enum Report {
+    /// Every connection of this thread is up, or was given up.
+    Ready,
+    /// What was counted in the last second or so.
+    Interval { end_ns: u64, tally: Box<Tally> },
+    /// The thread has left; nothing follows.
+    Done,
+}
+
+impl Conductor {
+    pub fn new(threads: usize) -> Conductor {
+        Conductor {
+            gauges: (0..threads).map(|_| Gauge::default()).collect(),
+            ..Conductor::default()
+        }
+    }
+
+    pub fn gauge(&self, thread: usize) -> &Gauge {
+        &self.gauges[thread]
+    }
+
+    pub fn gauges(&self) -> &[Gauge] {
+        &self.gauges
+    }
+
+    pub fn start(&self, times: Times) {
+        self.measure_from_ns.store(times.measure_from_ns, Relaxed);
+        self.measure_to_ns.store(times.measure_to_ns, Relaxed);
+        self.drain_to_ns.store(times.drain_to_ns, Relaxed);
+        // Last, with release, so that who sees the start sees the rest.
+        self.start_ns.store(times.start_ns, std::sync::atomic::Ordering::Release);
+    }
+
+    /// The times, once the run has started.
+    #[inline]
+    pub fn times(&self) -> Option<Times> {
+        let start_ns = self.start_ns.load(std::sync::atomic::Ordering::Acquire);
+        (start_ns != 0).then(|| Times {
+            start_ns,
+            measure_from_ns: self.measure_from_ns.load(Relaxed),
+            measure_to_ns: self.measure_to_ns.load(Relaxed),
+            drain_to_ns: self.drain_to_ns.load(Relaxed),
+        })
+    }
+
+    /// Close everything now.
+    pub fn leave(&self) {
+        self.leave.store(true, Relaxed);
+    }
+
+    #[inline]
+    pub fn leaving(&self) -> bool {
+        self.leave.load(Relaxed)
+    }
+}

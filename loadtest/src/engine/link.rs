@@ -1,0 +1,67 @@
+//! One connection of the generator as plain data: what it is doing, what it has sent, what came.
+
+use crate::proof::Account;
+use crate::socket::Socket;
+
+/// Where a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Not dialled yet, or gone.
+    Down,
+    Connecting,
+    Securing,
+    Upgrading,
+    Open,
+    /// We have said goodbye and wait for the peer to do so too.
+    Leaving,
+}
+
+pub struct Link {
+    pub stage: Stage,
+    pub talks: bool,
+    /// Bytes were lost between messages: looking for the next whole one.
+    pub astray: bool,
+    /// The server's name was asked and not heard yet.
+    pub asked: bool,
+    pub socket: Option<Socket>,
+    /// Messages sent so far, which is the number of the next one.
+    pub sent: u32,
+    /// Messages due so far; above `sent` while the socket takes no more.
+    pub due: u32,
+    /// When the last of those was due.
+    pub due_ns: u64,
+    /// When it was dialled, and from being open on, when it opened.
+    pub since_ns: u64,
+    pub account: Account,
+    /// Received bytes that are not yet a whole message or frame.
+    pub tail: Option<Box<Vec<u8>>>,
+    /// Cookies a server has set.
+    pub jar: Option<Box<str>>,
+}
+
+impl Link {
+    pub fn new(talks: bool) -> Link {
+        Link {
+            stage: Stage::Down,
+            talks,
+            astray: false,
+            asked: false,
+            socket: None,
+            sent: 0,
+            due: 0,
+            due_ns: 0,
+            since_ns: 0,
+            account: Account::default(),
+            tail: None,
+            jar: None,
+        }
+    }
+
+    /// A younger or older life of this connection is told apart by nothing but its socket.
+    pub fn is_down(&self) -> bool {
+        self.stage == Stage::Down
+    }
+}
+
+// What an idle plain connection costs in user memory, together with its slot in lists.
+const _: () = assert!(size_of::<Link>() <= 160);

@@ -1,0 +1,147 @@
+//! Everything a run has measured, before anybody formats it.
+
+use crate::conductor::Times;
+use crate::tally::{Counts, Tally};
+use crate::watch::Look;
+
+/// One line of the run's history: about a second.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Moment {
+    /// Since the run began.
+    pub at_s: f64,
+    pub open: u32,
+    pub sent: u64,
+    pub received: u64,
+    pub errors: u64,
+    pub p50_ns: u64,
+    pub p99_ns: u64,
+    pub max_ns: u64,
+    pub target_cpu_ns: u64,
+    pub target_rss_bytes: u64,
+}
+
+/// The target's weight at a number of open connections.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Weighing {
+    pub connections: u32,
+    /// Before or after each of them had spoken.
+    pub spoken: bool,
+    pub look: Look,
+}
+
+pub struct Outcome {
+    pub scene: &'static str,
+    pub url: String,
+    pub connections: u32,
+    pub talkers: u32,
+    pub threads: usize,
+    /// Messages per second asked for; none in closed loops and streams.
+    pub intended_rate: Option<f64>,
+    pub size: String,
+    pub total: Tally,
+    pub moments: Vec<Moment>,
+    /// One latency histogram per interval that had answers: (start, end) since the run began.
+    pub intervals: Vec<(f64, f64, hdrhistogram::Histogram<u64>)>,
+    pub times: Times,
+    pub began_ns: u64,
+    /// Seconds actually measured: less than asked for after an interruption.
+    pub measured_s: f64,
+    pub ramp_s: f64,
+    pub open_at_start: u32,
+    pub interrupted: bool,
+    pub lag_bound_ns: u64,
+    pub target: Option<Target>,
+    /// This process's own CPU in the measured window.
+    pub own_cpu_ns: u64,
+    pub own_rss_bytes: u64,
+    pub notes: Vec<String>,
+    /// Figures that only one scene has, by name.
+    pub extra: Vec<(String, f64)>,
+}
+
+/// What watching the target gave.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Target {
+    pub pids: Vec<u32>,
+    pub before: Look,
+    pub connected: Look,
+    pub measure_from: Look,
+    pub measure_to: Look,
+    pub after: Look,
+    pub weighings: Vec<Weighing>,
+}
+
+/// Can the result be believed?
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    Sound,
+    Void(String),
+}
+
+impl Outcome {
+    pub fn achieved_rate(&self) -> f64 {
+        self.total.counts.measured_sent as f64 / self.measured_s.max(1e-9)
+    }
+
+    pub fn answered_rate(&self) -> f64 {
+        self.total.counts.measured_received as f64 / self.measured_s.max(1e-9)
+    }
+
+    /// Everything that should not have happened.
+    pub fn errors(&self) -> u64 {
+        let counts = &self.total.counts;
+        counts.failed + counts.closed_by_peer + faults(counts)
+    }
+
+    /// A run is void when the generator's own lag would colour the latencies it reports.
+    pub fn verdict(&self) -> Verdict {
+        let lag = self.total.lag.value_at_quantile(0.99);
+        let latency = self.total.latency.value_at_quantile(0.99);
+        if self.intended_rate.is_some() && lag > self.lag_bound_ns && lag * 20 > latency {
+            return Verdict::Void(format!(
+                "the generator itself was late: lag p99 {} (allowed {}), so latencies say as much \
+                 about it as about the target; give it a core of its own, or ask for less",
+                crate::units::show_ns(lag),
+                crate::units::show_ns(self.lag_bound_ns)
+            ));
+        }
+        Verdict::Sound
+    }
+
+    pub fn target_cpu_ns(&self) -> Option<u64> {
+        let target = self.target.as_ref()?;
+        Some(target.measure_to.cpu_ns.saturating_sub(target.measure_from.cpu_ns))
+    }
+
+    /// CPU of the target for each answered message of the window.
+    pub fn target_cpu_per_round_ns(&self) -> Option<f64> {
+        let rounds = self.total.counts.measured_received;
+        (rounds > 0).then_some(())?;
+        Some(self.target_cpu_ns()? as f64 / rounds as f64)
+    }
+
+    pub fn own_cpu_per_round_ns(&self) -> Option<f64> {
+        let rounds = self.total.counts.measured_received;
+        (rounds > 0).then(|| self.own_cpu_ns as f64 / rounds as f64)
+    }
+
+    /// User memory per connection: the slope between the two largest weighings, or from nothing.
+    pub fn bytes_per_connection(&self) -> Option<f64> {
+        let target = self.target.as_ref()?;
+        let mut points: Vec<(f64, f64)> = vec![(0.0, target.before.own_bytes as f64)];
+        let spoken = target.weighings.iter().any(|weighing| weighing.spoken);
+        for weighing in target.weighings.iter().filter(|weighing| weighing.spoken == spoken) {
+            points.push((f64::from(weighing.connections), weighing.look.own_bytes as f64));
+        }
+        if target.weighings.is_empty() {
+            points.push((f64::from(self.open_at_start), target.connected.own_bytes as f64));
+        }
+        let &[.., (n0, m0), (n1, m1)] = points.as_slice() else { return None };
+        (n1 > n0).then(|| (m1 - m0) / (n1 - n0))
+    }
+}
+
+/// Messages that did not come back as they were sent.
+pub fn faults(counts: &Counts) -> u64 {
+    counts.lost() + counts.duplicated + counts.reordered + counts.damaged + counts.strayed
+}

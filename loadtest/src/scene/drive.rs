@@ -1,0 +1,325 @@
+//! The steps scenes are made of: open, hold, measure, weigh, finish.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use standpipe::sys::generator::monotonic_ns;
+
+use super::{Weighing, check};
+use crate::cli::{OutputArgs, TargetArgs};
+use crate::conductor::{Conductor, Report, Times};
+use crate::engine;
+use crate::live::Live;
+use crate::outcome::{Moment, Outcome, Target};
+use crate::plan::{Plan, Traffic};
+use crate::signals::Interrupt;
+use crate::tally::Tally;
+use crate::watch::{self, Look};
+
+/// How often the main thread looks around.
+const TICK: Duration = Duration::from_millis(100);
+/// From saying "start" to the first message being due.
+const LEAD_IN_NS: u64 = 20_000_000;
+
+pub struct Drive {
+    plan: Arc<Plan>,
+    conductor: Arc<Conductor>,
+    interrupt: Interrupt,
+    reports: Receiver<Report>,
+    threads: Vec<JoinHandle<()>>,
+    ready: usize,
+    done: usize,
+    live: Live,
+    outcome: Outcome,
+    /// What intervals ending in the current second add up to.
+    second: Tally,
+    second_ns: u64,
+    own: (u64, u64),
+}
+
+impl Drive {
+    pub fn new(
+        scene: &'static str,
+        args: &TargetArgs,
+        size: &str,
+        plan: Plan,
+        interrupt: &Interrupt,
+    ) -> Result<Drive, String> {
+        check(args)?;
+        let plan = Arc::new(plan);
+        let conductor = Arc::new(Conductor::new(plan.threads));
+        let began_ns = monotonic_ns();
+        let outcome = blank(scene, &args.output, size, &plan, began_ns);
+        let (sender, reports) = channel();
+        let mut drive = Drive {
+            live: Live::new(args.output.quiet, u64::from(plan.connections)),
+            conductor,
+            interrupt: interrupt.clone(),
+            reports,
+            threads: Vec::new(),
+            ready: 0,
+            done: 0,
+            outcome,
+            second: Tally::new(),
+            second_ns: began_ns,
+            own: (0, 0),
+            plan,
+        };
+        if !args.pid.is_empty() {
+            let before = watch::look(&args.pid, began_ns, true);
+            let pids = args.pid.clone();
+            drive.outcome.target = Some(Target { pids, before, ..Target::default() });
+        }
+        for thread in 0..drive.plan.threads {
+            let (plan, conductor) = (Arc::clone(&drive.plan), Arc::clone(&drive.conductor));
+            let sender = sender.clone();
+            let body = move || engine::run(thread, plan, conductor, sender);
+            let builder = std::thread::Builder::new().name(format!("load-{thread}"));
+            let handle = builder.spawn(body).map_err(|error| format!("cannot start: {error}"))?;
+            drive.threads.push(handle);
+        }
+        Ok(drive)
+    }
+
+    /// Waits until every connection is open or was given up. An error when none is open.
+    pub fn open(&mut self) -> Result<(), String> {
+        self.live.phase("connecting");
+        while self.ready < self.plan.threads && !self.interrupt.came() {
+            self.tick();
+        }
+        let open = self.open_now();
+        self.outcome.open_at_start = open;
+        self.outcome.ramp_s = self.since_began();
+        if let Some(target) = &mut self.outcome.target {
+            target.connected = watch::look(&target.pids, monotonic_ns(), true);
+        }
+        if open == 0 && !self.interrupt.came() {
+            self.conductor.leave();
+            while self.done < self.plan.threads {
+                self.tick();
+            }
+            return Err(self.why_nothing_opened());
+        }
+        Ok(())
+    }
+
+    fn why_nothing_opened(&mut self) -> String {
+        let mut total = std::mem::take(&mut self.outcome.total);
+        total.add(std::mem::take(&mut self.second));
+        let mut text = format!("{}: not one connection could be opened", self.outcome.url);
+        for (kind, count) in &total.errors {
+            text.push_str(&format!("\n  {count} × {kind}"));
+        }
+        if let Some(refusal) = &total.refusal {
+            text.push_str("\nthe first answer was:\n  ");
+            text.push_str(&refusal.replace('\n', "\n  "));
+        }
+        text
+    }
+
+    /// Keeps everything open and silent.
+    pub fn hold(&mut self, time: Duration) -> Result<(), String> {
+        self.live.phase("holding");
+        let until = Instant::now() + time;
+        while Instant::now() < until && !self.interrupt.came() {
+            self.tick();
+        }
+        Ok(())
+    }
+
+    /// Traffic: warm-up, the measured window, and the wait for the last answers.
+    pub fn measure(&mut self) -> Result<(), String> {
+        let start_ns = monotonic_ns() + LEAD_IN_NS;
+        let measure_from_ns = start_ns + self.plan.warmup.as_nanos() as u64;
+        let measure_to_ns = measure_from_ns + self.plan.duration.as_nanos() as u64;
+        let drain_to_ns = measure_to_ns + self.plan.drain.as_nanos() as u64;
+        let mut times = Times { start_ns, measure_from_ns, measure_to_ns, drain_to_ns };
+        if self.interrupt.came() {
+            return Ok(());
+        }
+        self.conductor.start(times);
+        self.live.phase("warming up");
+        self.until(times.measure_from_ns);
+        self.mark(true);
+        self.live.phase("measuring");
+        self.until(times.measure_to_ns);
+        if self.interrupt.came() {
+            self.outcome.interrupted = true;
+            let now = monotonic_ns();
+            times.measure_to_ns = now.max(times.measure_from_ns + 1);
+            times.drain_to_ns = times.measure_to_ns + 500_000_000;
+            self.conductor.start(times);
+        }
+        self.mark(false);
+        self.outcome.times = times;
+        self.outcome.measured_s = (times.measure_to_ns - times.measure_from_ns) as f64 / 1e9;
+        self.live.phase("waiting for the last answers");
+        while self.done < self.plan.threads {
+            self.tick();
+        }
+        Ok(())
+    }
+
+    /// A look at both ends of the measured window: the target's CPU and our own.
+    fn mark(&mut self, begin: bool) {
+        let now = monotonic_ns();
+        let own = watch::look(&[std::process::id()], now, false);
+        if begin {
+            self.own.0 = own.cpu_ns;
+        } else {
+            self.own.1 = own.cpu_ns;
+            self.outcome.own_rss_bytes = own.rss_bytes;
+        }
+        if let Some(target) = &mut self.outcome.target {
+            let look = watch::look(&target.pids, now, false);
+            if begin {
+                target.measure_from = look;
+            } else {
+                target.measure_to = look;
+            }
+        }
+    }
+
+    /// Weighs the target with what is open now.
+    pub fn weigh(&mut self, spoken: bool) {
+        let connections = self.open_now();
+        if let Some(target) = &mut self.outcome.target {
+            let look = watch::look(&target.pids, monotonic_ns(), true);
+            target.weighings.push(Weighing::of(connections, spoken, look));
+        }
+    }
+
+    fn until(&mut self, ns: u64) {
+        while monotonic_ns() < ns && !self.interrupt.came() && self.done < self.plan.threads {
+            let left = Duration::from_nanos(ns.saturating_sub(monotonic_ns()));
+            self.tick_for(left.min(TICK));
+        }
+    }
+
+    fn tick(&mut self) {
+        self.tick_for(TICK);
+    }
+
+    fn tick_for(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        loop {
+            match self.reports.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(Report::Ready) => self.ready += 1,
+                Ok(Report::Done) => self.done += 1,
+                Ok(Report::Interval { end_ns: _, tally }) => self.second.add(*tally),
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.done = self.plan.threads;
+                    break;
+                }
+            }
+            if self.done == self.plan.threads || self.ready == self.plan.threads {
+                break;
+            }
+        }
+        let now = monotonic_ns();
+        if now - self.second_ns >= 1_000_000_000 {
+            self.close_second(now);
+        }
+        self.live.show(&self.conductor);
+    }
+
+    fn close_second(&mut self, now: u64) {
+        let second = std::mem::take(&mut self.second);
+        let look = match &self.outcome.target {
+            Some(target) => watch::look(&target.pids, now, false),
+            None => Look::default(),
+        };
+        let counts = &second.counts;
+        let at_s = (now - self.outcome.began_ns) as f64 / 1e9;
+        let latency = &second.latency;
+        self.outcome.moments.push(Moment {
+            at_s,
+            open: self.open_now(),
+            sent: counts.sent,
+            received: counts.received,
+            errors: counts.failed + counts.closed_by_peer + crate::outcome::faults(counts),
+            p50_ns: latency.value_at_quantile(0.5),
+            p99_ns: latency.value_at_quantile(0.99),
+            max_ns: latency.max(),
+            target_cpu_ns: look.cpu_ns,
+            target_rss_bytes: look.rss_bytes,
+        });
+        self.live.second(self.outcome.moments.last());
+        if !latency.is_empty() {
+            let from_s = (self.second_ns - self.outcome.began_ns) as f64 / 1e9;
+            self.outcome.intervals.push((from_s, at_s, latency.clone()));
+        }
+        self.second_ns = now;
+        self.outcome.total.add(second);
+    }
+
+    /// Closes everything and hands over what was measured.
+    pub fn finish(mut self) -> Outcome {
+        self.outcome.interrupted |= self.interrupt.came();
+        self.conductor.leave();
+        while self.done < self.plan.threads {
+            self.tick();
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                self.outcome.notes.push("a generator thread came to grief".into());
+            }
+        }
+        self.close_second(monotonic_ns());
+        if let Some(target) = &mut self.outcome.target {
+            target.after = watch::look(&target.pids, monotonic_ns(), true);
+        }
+        self.outcome.own_cpu_ns = self.own.1.saturating_sub(self.own.0);
+        self.live.finish();
+        self.outcome
+    }
+
+    fn open_now(&self) -> u32 {
+        self.conductor.gauges().iter().map(|gauge| gauge.open.load(Relaxed)).sum()
+    }
+
+    fn since_began(&self) -> f64 {
+        (monotonic_ns() - self.outcome.began_ns) as f64 / 1e9
+    }
+}
+
+fn blank(
+    scene: &'static str,
+    output: &OutputArgs,
+    size: &str,
+    plan: &Plan,
+    began_ns: u64,
+) -> Outcome {
+    let intended_rate = match plan.traffic {
+        Traffic::Open { rate } => Some(rate),
+        _ => None,
+    };
+    Outcome {
+        scene,
+        url: plan.target.url.clone(),
+        connections: plan.connections,
+        talkers: plan.talkers(),
+        threads: plan.threads,
+        intended_rate,
+        size: size.to_owned(),
+        total: Tally::new(),
+        moments: Vec::new(),
+        intervals: Vec::new(),
+        times: Times::default(),
+        began_ns,
+        measured_s: 0.0,
+        ramp_s: 0.0,
+        open_at_start: 0,
+        interrupted: false,
+        lag_bound_ns: output.lag_bound.as_nanos() as u64,
+        target: None,
+        own_cpu_ns: 0,
+        own_rss_bytes: 0,
+        notes: Vec::new(),
+        extra: Vec::new(),
+    }
+}
