@@ -198,14 +198,17 @@ impl Ledger {
 }
 
 impl Counts for Ledger {
+    #[inline]
     fn own(&self, id: ServerId) -> u32 {
         self.cells.get(id.index()).map_or(0, |c| c.own)
     }
 
+    #[inline]
     fn others(&self, id: ServerId) -> u32 {
         self.cells.get(id.index()).map_or(0, |c| c.others)
     }
 
+    #[inline]
     fn quota(&self, id: ServerId, max: u32) -> u32 {
         match self.cells.get(id.index()) {
             Some(cell) if cell.max == max => cell.quota,
@@ -223,6 +226,7 @@ impl Counts for Ledger {
         }
     }
 
+    #[inline]
     fn total(&self, id: ServerId) -> u32 {
         self.cells.get(id.index()).map_or(0, |c| c.own.saturating_add(c.others))
     }

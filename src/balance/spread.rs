@@ -41,6 +41,7 @@ impl Spread {
         Self { indices, ends: units, slots, stride: stride(end) }
     }
 
+    #[inline]
     pub fn len(&self) -> usize {
         self.indices.len()
     }
@@ -73,10 +74,12 @@ impl Spread {
         self.slot_at(unit as u64)
     }
 
+    #[inline]
     pub fn index(&self, slot: usize) -> usize {
         self.indices[slot] as usize
     }
 
+    #[inline]
     pub fn units(&self, slot: usize) -> u64 {
         self.ends[slot] - if slot == 0 { 0 } else { self.ends[slot - 1] }
     }
@@ -92,6 +95,7 @@ impl Spread {
     }
 
     /// All slots, from one on and round to the one before it.
+    #[inline]
     pub fn slots_from(&self, start: usize) -> impl Iterator<Item = usize> + use<> {
         let len = self.len();
         (start..len).chain(0..start.min(len))

@@ -11,7 +11,7 @@ use std::fmt;
 use std::ops::Range;
 
 use super::Step;
-use super::frame::{self, Fault, From, HEADER_MAX, Header, Opcode};
+use super::frame::{self, End, Fault, HEADER_MAX, Header, Opcode};
 
 /// The payload of our own Pings, and of the Pongs that answer them.
 pub type Mark = [u8; 8];
@@ -40,7 +40,7 @@ const _: () = assert!(size_of::<Tunnel>() <= 32);
 /// What this direction was agreed to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
-    pub from: From,
+    pub from: End,
     /// permessage-deflate was agreed in the 101: RSV1 is legal where a message begins.
     pub deflate: bool,
 }
@@ -99,7 +99,7 @@ enum Look {
 
 impl Tunnel {
     pub fn new(rules: Rules) -> Self {
-        let from = if rules.from == From::Client { FROM_CLIENT } else { 0 };
+        let from = if rules.from == End::Client { FROM_CLIENT } else { 0 };
         let deflate = if rules.deflate { DEFLATE } else { 0 };
         Self { payload: 0, message: 0, held: [0; HEADER_MAX], held_size: 0, state: from | deflate }
     }
@@ -203,7 +203,7 @@ impl Tunnel {
     /// Judges the frame that begins at `bytes[0]`, changing nothing.
     #[inline]
     fn look(&self, bytes: &[u8], limits: &Limits) -> Look {
-        let from = if self.state & FROM_CLIENT != 0 { From::Client } else { From::Server };
+        let from = if self.state & FROM_CLIENT != 0 { End::Client } else { End::Server };
         let header = match frame::decode(bytes, from, self.state & DEFLATE != 0) {
             Step::Done(_, header) => header,
             Step::Need => return Look::Need,

@@ -48,12 +48,11 @@ impl Channel {
     }
 
     /// Waits until a read would find something, holding no buffer meanwhile.
-    ///
-    /// # Errors
-    /// What the poll answers.
-    pub async fn readable(&self) -> io::Result<()> {
+    pub async fn readable(&self) {
         let held = self.secured.as_ref().is_some_and(|secured| !secured.borrow().tail.is_empty());
-        if held { Ok(()) } else { self.stream.readable().await }
+        if !held {
+            self.stream.readable().await;
+        }
     }
 
     /// Reads at most about `most` bytes onto the end of `inlet`; 0 is the end of the stream.

@@ -4,6 +4,7 @@
 pub mod answer;
 pub mod body;
 pub mod channel;
+pub mod choose;
 pub mod dial;
 pub mod front;
 pub mod graduate;

@@ -3,52 +3,47 @@
 //! the wait ends and so does the call.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
+use std::rc::Rc;
 
-use monoio::net::{TcpStream, UnixStream};
-
+use crate::core::Core;
 use crate::meter::Cause;
 use crate::proto::record::{Alert, Fault, Finish, OVERHEAD_MAX};
-use crate::sys::socket;
+use crate::sys::ring::{POLL_IN, POLL_OUT};
+use crate::sys::socket::{self, Owned};
 
 use super::tls::Secured;
 
-/// A connected socket on the core's runtime.
+/// A connected socket, TCP or Unix, and the core whose ring tells when it is ready.
 #[derive(Debug)]
-pub enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+pub struct Stream {
+    core: Rc<Core>,
+    socket: Owned,
 }
 
 impl Stream {
+    pub fn new(core: &Rc<Core>, socket: Owned) -> Self {
+        Self { core: Rc::clone(core), socket }
+    }
+
     /// The descriptor: what the sweep shuts down.
     pub fn fd(&self) -> RawFd {
-        match self {
-            Self::Tcp(stream) => stream.as_raw_fd(),
-            Self::Unix(stream) => stream.as_raw_fd(),
-        }
+        self.socket.fd()
+    }
+
+    /// The socket alone, for the long life.
+    pub fn into_socket(self) -> Owned {
+        self.socket
     }
 
     /// Waits until there is something to read: bytes, the end or an error.
-    ///
-    /// # Errors
-    /// What the poll answers.
-    pub async fn readable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.readable(false).await,
-            Self::Unix(stream) => stream.readable(false).await,
-        }
+    pub async fn readable(&self) {
+        self.core.ready(self.fd(), POLL_IN).await;
     }
 
     /// Waits until there is room to write, or an error.
-    ///
-    /// # Errors
-    /// What the poll answers.
-    pub async fn writable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.writable(false).await,
-            Self::Unix(stream) => stream.writable(false).await,
-        }
+    pub async fn writable(&self) {
+        self.core.ready(self.fd(), POLL_OUT).await;
     }
 
     /// Reads what is there, at most `most` bytes, onto the end of `into`; 0 is the end.
@@ -63,9 +58,7 @@ impl Stream {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 got => break got,
             }
-            if let Err(error) = self.readable().await {
-                break Err(error);
-            }
+            self.readable().await;
         };
         into.truncate(start + *got.as_ref().unwrap_or(&0));
         got
@@ -79,23 +72,11 @@ impl Stream {
         while !bytes.is_empty() {
             match socket::send(self.fd(), bytes) {
                 Ok(sent) => bytes = &bytes[sent..],
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.writable().await?,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.writable().await,
                 Err(e) => return Err(e),
             }
         }
         Ok(())
-    }
-}
-
-impl From<TcpStream> for Stream {
-    fn from(stream: TcpStream) -> Self {
-        Self::Tcp(stream)
-    }
-}
-
-impl From<UnixStream> for Stream {
-    fn from(stream: UnixStream) -> Self {
-        Self::Unix(stream)
     }
 }
 
@@ -107,12 +88,12 @@ pub enum Transport {
 }
 
 impl Transport {
-    pub fn plain(stream: impl Into<Stream>) -> Self {
-        Self::Plain(stream.into())
+    pub fn plain(stream: Stream) -> Self {
+        Self::Plain(stream)
     }
 
-    pub fn tls(stream: impl Into<Stream>, secured: Box<Secured>) -> Self {
-        Self::Tls(stream.into(), secured)
+    pub fn tls(stream: Stream, secured: Box<Secured>) -> Self {
+        Self::Tls(stream, secured)
     }
 
     pub fn stream(&self) -> &Stream {

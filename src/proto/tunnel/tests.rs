@@ -41,8 +41,8 @@ impl Sink for Recorder<'_> {
     }
 }
 
-const CLIENT: Rules = Rules { from: From::Client, deflate: false };
-const SERVER: Rules = Rules { from: From::Server, deflate: false };
+const CLIENT: Rules = Rules { from: End::Client, deflate: false };
+const SERVER: Rules = Rules { from: End::Server, deflate: false };
 const KEY: Option<[u8; 4]> = Some([0x37, 0xfa, 0x21, 0x3d]);
 
 fn fed(rules: Rules, limits: &Limits, pieces: &[&[u8]]) -> (Seen, Verdict) {
@@ -150,7 +150,7 @@ fn s15_each_rule() {
         assert_eq!(refused(*rules, &no, bytes), *fault, "{bytes:02x?}");
         assert_eq!(fault.code(), 1002);
         // A legal frame before it still goes out whole, and nothing of the bad one does.
-        let first = Control::ping(b"x", KEY.filter(|_| rules.from == From::Client));
+        let first = Control::ping(b"x", KEY.filter(|_| rules.from == End::Client));
         let (seen, _) = all_cuts(*rules, &no, &[first.as_bytes(), bytes].concat());
         assert!(seen.passed.starts_with(first.as_bytes()));
         let more = seen.passed.len() - first.as_bytes().len();
@@ -160,7 +160,7 @@ fn s15_each_rule() {
 
 #[test]
 fn rsv1_follows_what_was_agreed() {
-    let deflate = Rules { from: From::Server, deflate: true };
+    let deflate = Rules { from: End::Server, deflate: true };
     passes(deflate, &[0xc1, 0x01, 0x00, 0x41, 0x00, 0x80, 0x00, 0x82, 0x00]);
     let no = Limits::default();
     assert_eq!(refused(deflate, &no, &[0x41, 0x00, 0xc0, 0x00]), Fault::ReservedBit);

@@ -1,0 +1,8 @@
+//! Fuzzes `checks::preface`.
+#![no_main]
+
+#[path = "../checks.rs"]
+#[allow(dead_code)]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::preface(data));
