@@ -120,7 +120,7 @@ words! {
         Quiet "quiet" "Left without having sent a byte."
         Drained "drained" "Ended by a drain."
         ServerDown "server_down" "Its server went down and `on_down` says not to keep it."
-        ServerRemoved "server_removed" "Its server left the file and `on_remove` says not to keep it."
+        ServerRemoved "server_removed" "Its server left the file; `on_remove` says not to keep it."
         ServerDraining "server_draining" "Its server is being drained."
         Shutdown "shutdown" "The process ended."
 
@@ -162,7 +162,7 @@ words! {
         RecordUnexpected "record_unexpected" "TLS message that has no place here."
         Renegotiation "renegotiation" "TLS renegotiation asked for."
         KeyUpdates "key_updates" "Too many TLS key updates without data."
-        KeyLimit "key_limit" "TLS key used as often as is safe, and it cannot be renewed."
+        KeyLimit "key_limit" "TLS key used as often as is safe; it cannot be renewed."
         HeldTooMuch "held_too_much" "Oldest partial TLS record when this core held too many."
         HeldTooLong "held_too_long" "Partial TLS record not completed in time."
 
