@@ -1,5 +1,79 @@
-//! From text to a plan: what is written, then what is proven.
+//! From text to a plan: what is written, then what is proven. Every mistake is found in one go and
+//! says how to put it right. Nothing here opens a socket or outlives the call.
 
 pub mod certificates;
+mod host;
 pub mod plan;
+mod problem;
+mod prove;
+mod read;
+mod render;
 pub mod snapshot;
+mod units;
+mod written;
+
+use std::path::Path;
+
+use toml::de::DeTable;
+
+pub use host::{Host, System};
+pub use problem::{Problem, Problems};
+pub use render::render;
+pub use units::{show_duration, show_size};
+
+use plan::Plan;
+use problem::{Notes, Place};
+
+/// A proven plan, and what is allowed but worth a second look.
+#[derive(Debug)]
+pub struct Loaded {
+    pub plan: Plan,
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads and proves a file on this machine. Host names are resolved now, so this may take as long
+/// as the resolver does.
+pub fn load(path: &Path) -> Result<Loaded, Problems> {
+    let shown = path.display().to_string();
+    let whole = |message: String, remedy: &str| {
+        let (file, key) = (shown.as_str().into(), String::new());
+        Problems(vec![Problem { file, line: 0, key, message, remedy: remedy.to_owned() }])
+    };
+    let bytes = System.read(path).map_err(|error| {
+        whole(format!("cannot be read: {error}"), "name a configuration file you may read")
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        whole(format!("byte {at} is not UTF-8"), "write the file as UTF-8 text")
+    })?;
+    parse(&text, path, &System)
+}
+
+/// Proves `text` as the content of `file`. Relative paths in it are taken from the file's folder.
+pub fn parse(text: &str, file: &Path, host: &impl Host) -> Result<Loaded, Problems> {
+    let notes = Notes::new(&file.display().to_string(), text);
+    let plan = prove_text(text, file, host, &notes);
+    let (problems, warnings) = notes.into_parts();
+    match plan {
+        Some(plan) if problems.0.is_empty() => Ok(Loaded { plan, warnings }),
+        _ => Err(problems),
+    }
+}
+
+fn prove_text(text: &str, file: &Path, host: &impl Host, notes: &Notes) -> Option<Plan> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let offset = error.span().map_or(text.len(), |span| span.start);
+        let place = Place { line: notes.line(offset), key: String::new() };
+        notes.mistake(&place, error.message().replace('\n', " "), SYNTAX);
+    }
+    let written = written::File::read(notes, table.get_ref());
+    let plan = prove::plan(written, file, host, notes);
+    debug_assert!(plan.is_some() || !notes.is_clean(), "no plan, and nothing said why");
+    plan
+}
+
+const SYNTAX: &str = "the file is TOML: [tables], key = value, strings in double quotes";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,53 @@
+//! The little a configuration asks of the machine it is proven on, behind a trait so that proving
+//! is a function of its arguments.
+
+use std::io::{self, Read};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
+
+/// Files, names and processors.
+pub trait Host {
+    /// Is this a file we may read?
+    fn readable(&self, path: &Path) -> io::Result<()>;
+    /// The content of a small file.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Every address of a host name, in no particular order.
+    fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
+    /// Usable processors.
+    fn processors(&self) -> usize;
+}
+
+/// The machine we run on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct System;
+
+impl Host for System {
+    fn readable(&self, path: &Path) -> io::Result<()> {
+        let file = std::fs::File::open(path)?;
+        match file.metadata()?.is_dir() {
+            true => Err(io::Error::from(io::ErrorKind::IsADirectory)),
+            false => Ok(()),
+        }
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.readable(path)?;
+        let mut content = Vec::new();
+        std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut content)?;
+        match content.len() as u64 > FILE_BYTES_MAX {
+            true => Err(io::Error::other("the file is larger than 4 MiB")),
+            false => Ok(content),
+        }
+    }
+
+    fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        Ok((name, port).to_socket_addrs()?.collect())
+    }
+
+    fn processors(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    }
+}
+
+/// No configuration and no key is as large; a device or a log file given by mistake is.
+const FILE_BYTES_MAX: u64 = 4 << 20;

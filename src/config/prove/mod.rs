@@ -1,0 +1,210 @@
+//! From what is written to a plan: defaults filled in, names looked up, files opened, limits
+//! related to each other. Every rule is tried, whatever the ones before it found.
+
+mod listener;
+mod pool;
+mod route;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::host::Host;
+use super::plan::{Log, LogConnections, LogFormat, Plan, Runtime, Timeouts};
+use super::problem::{At, Notes, Place, set, suggestion};
+use super::written::{self, File};
+
+/// What every rule may ask.
+struct Proof<'a> {
+    notes: &'a Notes,
+    host: &'a dyn Host,
+    /// Relative paths are taken from here.
+    folder: &'a Path,
+    /// Names of the pools as written, in order.
+    pools: Vec<String>,
+}
+
+/// The plan, unless something was noted.
+pub fn plan(written: File, file: &Path, host: &dyn Host, notes: &Notes) -> Option<Plan> {
+    let folder = match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let pools = written.pools.iter().map(|pool| pool.name.value.clone()).collect();
+    let proof = Proof { notes, host, folder, pools };
+    proof.something_to_do(&written);
+    proof.binds(&written);
+    let runtime = proof.runtime(&written.runtime);
+    let timeouts = timeouts(&written.timeouts);
+    let uses = Uses::of(&written);
+    let pools: Vec<_> =
+        written.pools.iter().map(|pool| proof.pool(pool, &uses).map(Arc::new)).collect();
+    let listeners: Vec<_> =
+        written.listeners.iter().map(|it| proof.listener(it).map(Arc::new)).collect();
+    proof.drain_fits(&written, &runtime);
+    if !notes.is_clean() {
+        return None;
+    }
+    Some(Plan {
+        file: file.to_owned(),
+        runtime,
+        listeners: listeners.into_iter().collect::<Option<_>>()?,
+        pools: pools.into_iter().collect::<Option<_>>()?,
+        timeouts,
+    })
+}
+
+/// Who uses a pool, and how.
+#[derive(Debug, Default)]
+struct Uses {
+    pools: HashMap<String, PoolUse>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct PoolUse {
+    l4: bool,
+    plain_l7: bool,
+    tls_l7: bool,
+}
+
+impl Uses {
+    fn of(written: &File) -> Uses {
+        let mut uses = Uses::default();
+        for listener in &written.listeners {
+            if let Some(pool) = &listener.pool {
+                uses.pools.entry(pool.value.clone()).or_default().l4 = true;
+            }
+            for route in listener.routes.iter().flat_map(|routes| &routes.value) {
+                let split = route.split.iter().flat_map(|split| &split.value).map(|(name, _)| name);
+                for name in route.pool.iter().chain(split) {
+                    let pool = uses.pools.entry(name.value.clone()).or_default();
+                    pool.tls_l7 |= listener.tls.is_some();
+                    pool.plain_l7 |= listener.tls.is_none();
+                }
+            }
+        }
+        uses
+    }
+}
+
+impl Proof<'_> {
+    fn something_to_do(&self, written: &File) {
+        let whole = Place { line: 0, key: String::new() };
+        // Broken syntax, which has no key, may have swallowed them.
+        let told = self.notes.is_spoken_for("listeners") || self.notes.is_spoken_for_whole("");
+        if written.listeners.is_empty() && !told {
+            let remedy = "add [listeners.NAME] with bind, mode and pool or routes";
+            self.notes.mistake(&whole, "there is no listener", remedy);
+        }
+    }
+
+    /// No address may be asked for twice: with SO_REUSEPORT the kernel would not object, it would
+    /// share connections out between the two.
+    fn binds(&self, written: &File) {
+        let mut taken: HashMap<SocketAddr, &Place> = HashMap::new();
+        let admin = written.runtime.admin.as_ref();
+        if let Some(At { value: Some(address), place }) = admin {
+            taken.insert(*address, place);
+        }
+        let binds = written.listeners.iter().filter_map(|listener| listener.bind.as_ref());
+        for bind in binds.flat_map(|binds| &binds.value) {
+            if let Some(first) = taken.get(&bind.value) {
+                let found = format!("{} is already bound by {}", bind.value, first.key);
+                let remedy = format!("see line {}; choose another address or port", first.line);
+                self.notes.mistake(&bind.place, found, remedy);
+            } else {
+                taken.insert(bind.value, &bind.place);
+            }
+        }
+    }
+
+    fn runtime(&self, written: &written::Runtime) -> Runtime {
+        let workers = set(&written.workers, None).unwrap_or_else(|| self.host.processors());
+        let admin = set(&written.admin, Some(ADMIN));
+        if let (Some(address), Some(at)) = (admin, &written.admin)
+            && !address.ip().is_loopback()
+        {
+            let remedy = "anyone who reaches it reads the configuration; bind 127.0.0.1 unless a \
+                          firewall stands before it";
+            self.notes.warning(&at.place, format!("{address} is not a loopback address"), remedy);
+        }
+        Runtime {
+            workers: workers.max(1),
+            admin,
+            drain_delay: set(&written.drain_delay, Duration::from_secs(5)),
+            drain_timeout: set(&written.drain_timeout, Duration::from_secs(600)),
+            log: Log {
+                format: set(&written.log_format, LogFormat::Logfmt),
+                connections: set(&written.log_connections, LogConnections::Off),
+            },
+        }
+    }
+
+    /// A drain that takes longer than the process lives ends in a cut, not in a Close.
+    fn drain_fits(&self, written: &File, runtime: &Runtime) {
+        for drain in written.pools.iter().filter_map(|pool| pool.drain.as_ref()) {
+            let Some(window) = &drain.value.window else { continue };
+            if window.value > runtime.drain_timeout {
+                let found = "is longer than runtime.drain_timeout";
+                let remedy = "what is left at the timeout is closed at once; shorten one or \
+                              lengthen the other";
+                self.notes.warning(&window.place, found, remedy);
+            }
+        }
+    }
+
+    /// Index of the pool of this name.
+    fn pool_index(&self, name: &At<String>) -> Option<usize> {
+        let found = self.pools.iter().position(|pool| *pool == name.value);
+        let told = self.notes.is_spoken_for_whole("pools")
+            || self.notes.is_spoken_for_whole(&format!("pools.{}", name.value));
+        if found.is_none() && !told {
+            let known: Vec<&str> = self.pools.iter().map(String::as_str).collect();
+            let (_, remedy) = suggestion(&name.value, &known, "pool");
+            let found = format!("there is no pool {:?}", name.value);
+            self.notes.mistake(&name.place, found, remedy);
+        }
+        found
+    }
+
+    fn path(&self, written: &str) -> PathBuf {
+        self.folder.join(written)
+    }
+
+    /// The path of a file that can be read.
+    fn file(&self, written: &At<String>) -> Option<PathBuf> {
+        let path = self.path(&written.value);
+        match self.host.readable(&path) {
+            Ok(()) => Some(path),
+            Err(error) => {
+                let found = format!("cannot read {}: {error}", path.display());
+                let remedy = "name a file the proxy may read; relative paths start at the folder \
+                              of this file";
+                self.notes.mistake(&written.place, found, remedy);
+                None
+            }
+        }
+    }
+}
+
+fn timeouts(written: &written::Timeouts) -> Timeouts {
+    let seconds = Duration::from_secs;
+    Timeouts {
+        handshake: set(&written.handshake, seconds(10)),
+        connect: set(&written.connect, seconds(5)),
+        keepalive: set(&written.keepalive, seconds(60)),
+        idle: set(&written.idle, Some(seconds(3600))),
+        half_close: set(&written.half_close, Some(seconds(60))),
+        request: set(&written.request, Some(seconds(60))),
+        response: set(&written.response, Some(seconds(60))),
+        stall: set(&written.stall, Some(seconds(300))),
+        user_timeout: set(&written.user_timeout, Some(seconds(60))),
+        tcp_keepalive: set(&written.tcp_keepalive, Some(seconds(120))),
+    }
+}
+
+/// Loopback: the admin face shows the configuration and asks nobody who they are.
+const ADMIN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9901);
