@@ -125,7 +125,10 @@ fn rule(rule: &Rule, plan: &Plan) -> Value {
 }
 
 fn tls(tls: &Tls) -> Value {
-    let certificate = |it: &super::plan::CertificateFiles| json!({ "cert": it.cert.display().to_string(), "key": SET });
+    let certificate = |files: &super::plan::CertificateFiles| {
+        let cert = files.cert.display().to_string();
+        json!({ "cert": cert, "key": SET })
+    };
     json!({
         "certificates": tls.certificates.iter().map(certificate).collect::<Vec<_>>(),
         "unknown_name": match tls.unknown_name {

@@ -81,7 +81,8 @@ pub enum Report {
     Failed { core: usize, reason: String },
     /// It goes on, but could not do what it was told (a new listener's port is taken).
     Trouble { core: usize, reason: String },
-    /// A connect to this server failed or succeeded (passive health); successes only after a failure.
+    /// A connect to this server failed or succeeded (passive health); successes only after a
+    /// failure.
     Dialled { id: ServerId, ok: bool },
     /// A line for the connection log; control writes it.
     Line(LogLine),

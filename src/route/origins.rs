@@ -91,8 +91,8 @@ fn own_port(scheme: &[u8]) -> Option<u16> {
     (scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"ws")).then_some(80)
 }
 
-const ALLOWED: &str = "write \"https://host\" or \"https://host:port\" without a path, \"null\" for \
-                       sandboxed pages, \"missing\" for programs that send none";
+const ALLOWED: &str = "write \"https://host\" or \"https://host:port\" without a path, \"null\" \
+                       for sandboxed pages, \"missing\" for programs that send none";
 
 #[cfg(test)]
 mod tests {

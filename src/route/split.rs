@@ -55,7 +55,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_pick_always_has_weight(weights in prop::collection::vec(0..4u32, 1..6), random: u64) {
+        fn the_pick_always_has_weight(
+            weights in prop::collection::vec(0..4u32, 1..6),
+            random: u64,
+        ) {
             match pick(weights.iter().copied(), random) {
                 Some(index) => prop_assert!(weights[index] > 0),
                 None => prop_assert!(weights.iter().all(|weight| *weight == 0)),

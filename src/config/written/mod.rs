@@ -85,7 +85,13 @@ fn named<'d, T>(
     read: impl Fn(&Notes, At<String>, Section<'d>) -> T,
 ) -> Vec<T> {
     let mut all = Vec::new();
-    for (name, field) in section.take_named() {
+    let entries = section.take_named();
+    if !entries.is_empty() && !entries.iter().any(|(_, field)| field.is_table()) {
+        let remedy = format!("give it a name of your choice, as {example}");
+        notes.mistake(&section.finish(), "holds values where names were expected", remedy);
+        return all;
+    }
+    for (name, field) in entries {
         if !is_label(&name.value) {
             notes.mistake(&name.place, "is no usable name", NAME);
         }
