@@ -2,12 +2,13 @@
 //! sends; the runtime's ring is one more descriptor polled there. A relayed message so costs one
 //! system call, and no eventfd is written between the rings.
 //!
-//! The runtime would park in its own ring when its queue is empty. A task that is always ready
-//! keeps it from that, and makes it submit and reap its ring once each time we return to it.
+//! The runtime would park in its own ring when its queue is empty. A companion task, woken each
+//! time we return to it, keeps it from that and makes it submit and reap its ring once.
 
+use std::cell::RefCell;
 use std::os::fd::RawFd;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Poll, Waker};
 
 use crate::sys::ring::POLL_IN;
 
@@ -34,25 +35,42 @@ struct Driver {
 /// When the wire's ring itself is broken.
 pub async fn drive(core: Rc<Core>, runtime: RawFd) -> std::io::Result<()> {
     let mut driver = Driver { runtime, armed: false, polls: 0, put_off: 0, now: 0 };
-    let mut ticking = false;
+    let companion = Companion::default();
+    let mut begun = false;
     std::future::poll_fn(move |cx| {
-        if !ticking {
-            ticking = true;
-            keep_awake(cx);
+        if !std::mem::replace(&mut begun, true) {
+            companion.start(cx.waker().clone());
         }
-        driver.poll(&core)
+        let outcome = driver.poll(&core);
+        // The runtime's queue must not be empty when we return to it, or it would park.
+        companion.wake();
+        outcome
     })
     .await
 }
 
-/// The task that is always ready; see the module's words.
-fn keep_awake(cx: &Context<'_>) {
-    let main = cx.waker().clone();
-    monoio::spawn(std::future::poll_fn(move |cx| -> Poll<()> {
-        main.wake_by_ref();
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }));
+/// The task that keeps the runtime from parking: whenever it runs it has us polled again. It is
+/// woken by us and never by itself, for the runtime runs a task that wakes itself before all
+/// others.
+#[derive(Debug, Default, Clone)]
+struct Companion(Rc<RefCell<Option<Waker>>>);
+
+impl Companion {
+    fn start(&self, main: Waker) {
+        let own = Rc::clone(&self.0);
+        monoio::spawn(std::future::poll_fn(move |cx| -> Poll<()> {
+            *own.borrow_mut() = Some(cx.waker().clone());
+            main.wake_by_ref();
+            Poll::Pending
+        }));
+    }
+
+    fn wake(&self) {
+        // Before its first run it is in the queue already.
+        if let Some(waker) = self.0.borrow_mut().take() {
+            waker.wake();
+        }
+    }
 }
 
 impl Driver {
