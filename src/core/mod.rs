@@ -60,6 +60,8 @@ pub struct Core {
     listeners: RefCell<listeners::Listeners>,
     readiness: RefCell<Readiness>,
     deadlines: RefCell<Deadlines>,
+    /// Kept connections to HTTP servers.
+    pub idle: RefCell<young::idle::Idle>,
     mode: Cell<Mode>,
     /// Polls of young tasks so far: how the driver knows whether any ran.
     polls: Cell<u64>,
@@ -91,6 +93,11 @@ impl Core {
     /// Runs `f` on the table in force.
     pub fn with_table<T>(&self, f: impl FnOnce(&mut Table) -> T) -> T {
         f(&mut self.table.borrow_mut())
+    }
+
+    /// Whether new requests are welcome on connections that are open.
+    pub fn is_serving(&self) -> bool {
+        self.mode.get() == Mode::Serving
     }
 
     /// Starts a task of a young connection. Tasks must be started here: the driver sleeps when it
@@ -204,6 +211,10 @@ impl Core {
         if ending.is_fault() {
             counters.faults.inc();
         }
+        if let Some(terms) = pipe.terms() {
+            let ticks = self.wire.borrow().now().saturating_sub(pipe.born);
+            terms.ended(ticks_as_duration(ticks), pipe.closed_by());
+        }
         self.gone(&pipe.birth, pipe.ticket);
         if self.is_logged(pipe.id, Some(ending)) {
             self.log_end(pipe, ending);
@@ -217,15 +228,16 @@ impl Core {
             id: pipe.id,
             event: LogEvent::End {
                 ending,
-                age: Duration::from_millis(u64::from(ticks) * 100),
+                age: ticks_as_duration(ticks),
                 bytes_from_client: pipe.flows[0].bytes,
                 bytes_from_server: pipe.flows[1].bytes,
-                close: None,
+                // 1005 stands for a Close without a code, as everywhere in the trade.
+                close: pipe.closed_by().map(|(who, code)| (who, code.unwrap_or(1005))),
             },
             listener: Arc::clone(&pipe.birth.listener),
             server: self.server_name(pipe.server),
             client: None,
-            route: None,
+            route: pipe.terms().map(|terms| Arc::clone(&terms.label)),
         }));
     }
 
@@ -244,4 +256,8 @@ impl Core {
         birth.limits.leave(ticket);
         birth.counters.live.dec();
     }
+}
+
+fn ticks_as_duration(ticks: wire::Ticks) -> Duration {
+    Duration::from_millis(u64::from(ticks) * 1000 / u64::from(wire::entry::TICKS_PER_SECOND))
 }

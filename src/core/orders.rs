@@ -4,23 +4,25 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::balance::Cursor;
-use crate::config::plan::{Listener, Timeouts};
+use crate::config::plan::{Listener, Service, Timeouts};
 use crate::config::snapshot::{EndServer, ListenerState, Order, Snapshot};
-use crate::meter::Cause;
+use crate::meter::{Cause, CoreCounters};
 use crate::sys::descriptors;
 use crate::sys::ring::POLL_IN;
 
+use super::wire::entry::TICKS_PER_SECOND;
+use super::wire::terms::Terms;
 use super::wire::token::{Kind, Token};
 use super::wire::{Birth, Ticks, ticks};
 use super::{Core, Mode, Table};
 
 impl Table {
     /// Derives a core's table from a snapshot.
-    pub fn new(snapshot: Arc<Snapshot>, core: usize) -> Self {
+    pub fn new(snapshot: Arc<Snapshot>, core: usize, counters: &Arc<CoreCounters>) -> Self {
         let births = snapshot.plan.listeners.iter().zip(&snapshot.listeners);
         let timeouts = &snapshot.plan.timeouts;
-        let births =
-            births.map(|(listener, state)| Rc::new(birth(listener, state, timeouts, core)));
+        let births = births
+            .map(|(listener, state)| Rc::new(birth(listener, state, timeouts, core, counters)));
         Self {
             births: births.collect(),
             cursors: snapshot.pools.iter().map(|_| Cursor::new(core)).collect(),
@@ -30,12 +32,12 @@ impl Table {
     }
 
     /// The table of the next snapshot: pools that stay keep their place in the rotation.
-    fn next(self, snapshot: Arc<Snapshot>, core: usize) -> Self {
-        let mut next = Self::new(snapshot, core);
+    fn next(self, snapshot: Arc<Snapshot>, core: usize, counters: &Arc<CoreCounters>) -> Self {
+        let mut next = Self::new(snapshot, core, counters);
         let old = &self.snapshot.plan.pools;
         for (index, pool) in next.snapshot.plan.pools.iter().enumerate() {
             if let Some(place) = old.iter().position(|before| before.name == pool.name) {
-                next.cursors[index] = self.cursors[place].clone();
+                next.cursors[index] = self.cursors[place];
                 next.sources[index] = self.sources[place];
             }
         }
@@ -43,10 +45,28 @@ impl Table {
     }
 }
 
-fn birth(listener: &Listener, state: &ListenerState, timeouts: &Timeouts, core: usize) -> Birth {
+fn birth(
+    listener: &Listener,
+    state: &ListenerState,
+    timeouts: &Timeouts,
+    core: usize,
+    counters: &Arc<CoreCounters>,
+) -> Birth {
+    let terms = match &listener.service {
+        Service::L4 { .. } => Vec::new(),
+        Service::L7(l7) => {
+            let rules = l7.rules.iter().zip(&state.routes);
+            let terms = rules.map(|(rule, cells)| {
+                let route = Arc::clone(&cells[core]);
+                Arc::new(Terms::new(rule, l7.ping, route, Arc::clone(counters)))
+            });
+            terms.collect()
+        }
+    };
     Birth {
         listener: Arc::clone(&listener.name),
         counters: Arc::clone(&state.counters[core]),
+        terms,
         idle: timeouts.idle.map(ticks),
         half_close: timeouts.half_close.map(ticks),
         stall: timeouts.stall.map(ticks),
@@ -112,6 +132,8 @@ impl Core {
             Order::Drain { over } => {
                 self.mode.set(Mode::Draining);
                 self.close_listeners();
+                self.end_idle_young();
+                self.idle.borrow_mut().clear();
                 self.wire.borrow_mut().drain(over);
             }
             Order::Stop => {
@@ -126,9 +148,9 @@ impl Core {
     fn swap(self: &Rc<Self>, snapshot: Arc<Snapshot>) {
         let version = snapshot.version;
         self.ledger.borrow_mut().enrol(snapshot.pools.iter().map(|pool| &*pool.group));
-        let empty = Table::new(Arc::clone(&snapshot), self.index);
+        let empty = Table::new(Arc::clone(&snapshot), self.index, &self.counters);
         let before = self.table.replace(empty);
-        self.table.replace(before.next(snapshot, self.index));
+        self.table.replace(before.next(snapshot, self.index, &self.counters));
         self.counters.snapshot.set(version);
         if self.mode.get() == Mode::Serving
             && let Err(reason) = self.listen()
@@ -140,12 +162,25 @@ impl Core {
     /// What is due every tenth of a second.
     pub(super) fn tick(self: &Rc<Self>, now: Ticks) {
         self.sweep_deadlines(now);
+        if now.is_multiple_of(TICKS_PER_SECOND) {
+            self.sweep_idle(now);
+        }
         self.retry_accepts();
         if self.mode.get() == Mode::Stopping {
             // Connections that graduated while we were stopping.
             self.cut_young();
             self.wire.borrow_mut().end_all(Cause::Shutdown);
         }
+    }
+
+    /// Closes kept connections to servers that waited long enough or that their server left.
+    fn sweep_idle(&self, now: Ticks) {
+        let mut idle = self.idle.borrow_mut();
+        if !idle.is_empty() {
+            let keepalive = self.table.borrow().snapshot.plan.timeouts.keepalive;
+            idle.sweep(now, ticks(keepalive));
+        }
+        self.counters.idle_servers.set(idle.len() as u64);
     }
 
     /// Whether nothing is left to serve, once the listeners are closed.

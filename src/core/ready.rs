@@ -118,6 +118,8 @@ pub struct Deadlines(Slab<Deadline>);
 struct Deadline {
     fd: RawFd,
     at: Ticks,
+    /// Nothing is under way on it: a drain need not wait.
+    idle: bool,
     passed: Rc<Cell<bool>>,
 }
 
@@ -133,10 +135,21 @@ impl Core {
     /// Shuts `fd` down (both ways) after `limit` unless the guard is dropped before. The
     /// descriptor must stay open for as long as the guard lives.
     pub fn guard(self: &Rc<Self>, fd: RawFd, limit: Duration) -> Guard {
+        self.guard_as(fd, limit, false)
+    }
+
+    /// As [`Core::guard`], for a connection that only waits for another request: it also passes
+    /// when the core drains.
+    pub fn idle_guard(self: &Rc<Self>, fd: RawFd, limit: Duration) -> Guard {
+        let limit = if self.is_serving() { limit } else { Duration::ZERO };
+        self.guard_as(fd, limit, true)
+    }
+
+    fn guard_as(self: &Rc<Self>, fd: RawFd, limit: Duration, idle: bool) -> Guard {
         let passed = Rc::new(Cell::new(false));
         // One more tick: a deadline may come late, never early.
         let at = self.wire.borrow().now().saturating_add(ticks(limit)).saturating_add(1);
-        let deadline = Deadline { fd, at, passed: Rc::clone(&passed) };
+        let deadline = Deadline { fd, at, idle, passed: Rc::clone(&passed) };
         let key = self.deadlines.borrow_mut().0.insert(deadline);
         Guard { core: Rc::clone(self), key, passed }
     }
@@ -148,6 +161,20 @@ impl Core {
         for key in keys {
             let Some(deadline) = deadlines.0.get_mut(key) else { continue };
             if deadline.at <= now && !deadline.passed.replace(true) {
+                socket::end(deadline.fd);
+            }
+        }
+    }
+
+    /// Shuts down every young connection that only waits for another request: the core drains.
+    pub(super) fn end_idle_young(&self) {
+        let mut deadlines = self.deadlines.borrow_mut();
+        let keys: Vec<Key> = deadlines.0.keys().collect();
+        for key in keys {
+            if let Some(deadline) = deadlines.0.get_mut(key)
+                && deadline.idle
+                && !deadline.passed.replace(true)
+            {
                 socket::end(deadline.fd);
             }
         }

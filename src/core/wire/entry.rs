@@ -11,11 +11,14 @@ use crate::meter::{Direction, Ending, Gear, Limits, ListenerCounters, Ticket};
 
 use super::Extra;
 use super::spill::Spill;
+use super::terms::Terms;
 
 /// The client's end; flow 0 reads it.
 pub const CLIENT: usize = 0;
 /// The server's end; flow 1 reads it.
 pub const SERVER: usize = 1;
+/// The rule of a pipe that came by none.
+pub const NO_RULE: u16 = u16::MAX;
 /// No entry in the turn's list, or no borrowed pipe.
 pub const NONE: u32 = u32::MAX;
 
@@ -38,6 +41,8 @@ pub fn ticks(duration: Duration) -> Ticks {
 pub struct Birth {
     pub listener: Arc<str>,
     pub counters: Arc<ListenerCounters>,
+    /// By rule, of an l7 listener.
+    pub terms: Vec<Arc<Terms>>,
     pub idle: Option<Ticks>,
     pub half_close: Option<Ticks>,
     pub stall: Option<Ticks>,
@@ -169,6 +174,8 @@ pub struct Pipe {
     /// When a byte last moved.
     pub active: Ticks,
     pub life: Life,
+    /// Which of the listener's rules it came by; [`NO_RULE`] on an l4 listener.
+    pub rule: u16,
     /// Why it ended; meaningful once `life` is not open.
     pub ending: Option<Ending>,
     /// Its claim on the listener's limits.
@@ -182,5 +189,10 @@ impl Pipe {
     /// Whether the kernel still has a request on either socket.
     pub fn is_held(&self) -> bool {
         self.ends[CLIENT].is_held() || self.ends[SERVER].is_held()
+    }
+
+    /// What it came by, on an l7 listener.
+    pub fn terms(&self) -> Option<&Arc<Terms>> {
+        self.birth.terms.get(usize::from(self.rule))
     }
 }

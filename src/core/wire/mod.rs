@@ -65,6 +65,8 @@ pub struct Wire {
     starved: Vec<(Key, usize)>,
     pool: pool::Pool,
     sweep: Sweep,
+    /// What a relay wants done, kept for its memory.
+    acts: Vec<stage::Act>,
     epoch: Instant,
     now: Ticks,
     pub counters: Arc<CoreCounters>,
@@ -88,6 +90,7 @@ impl Wire {
             starved: Vec::new(),
             pool: pool::Pool::default(),
             sweep: Sweep::default(),
+            acts: Vec::new(),
             epoch: Instant::now(),
             now: 0,
             counters,

@@ -214,6 +214,9 @@ impl Wire {
 
     /// Reading from `end` failed: what the peer did to it is done to the other side.
     pub(super) fn source_failed(&mut self, key: Key, end: usize, error: &io::Error) {
+        if self.staged_lost(key, end, error) {
+            return;
+        }
         let cause = closing::cause_of(error);
         self.close(key, Ending::new(closing::SIDES[end], Stage::Pipe, cause), How::Abort);
     }

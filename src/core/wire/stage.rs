@@ -1,25 +1,237 @@
-//! What stands between reading and sending on pipes that are more than bytes.
+//! What stands between reading and sending on pipes that are more than bytes: the frame relay.
+//! Here what it wants done is carried out; what that is, it decides alone.
 
-use crate::meter::Ending;
+use std::io;
+use std::ops::Range;
+use std::time::Instant;
+
+use crate::meter::{Cause, Ending, Side, Stage};
+use crate::proto::frame::{Fault, From as Who};
 use crate::sys::memory::Span;
 
+use super::entry::{CLIENT, Phase, Pipe, SERVER};
+use super::relay::{CODE_RESTART, Next, Out, Relay, Stop, Why};
 use super::slab::Key;
-use super::{How, Wire};
+use super::{How, Wire, closing};
 
-/// State beyond sockets and flows: TLS keys, the frame relay.
+/// State beyond sockets and flows.
 #[derive(Debug)]
-pub struct Extra {}
+pub struct Extra {
+    relay: Option<Relay>,
+}
+
+impl Extra {
+    pub fn new(relay: Option<Relay>) -> Self {
+        Self { relay }
+    }
+}
+
+/// Something the relay wants done.
+#[derive(Debug, Clone)]
+pub enum Act {
+    Forward(Range<usize>),
+    Insert(usize, [u8; INSERT_MAX], u8),
+    Finish(usize),
+}
+
+/// The longest thing a relay inserts: a whole header, or a Ping of ours to a server.
+const INSERT_MAX: usize = 14;
+
+/// Takes down what the relay wants, to be done when the slab is free again.
+struct Notes<'a> {
+    acts: &'a mut Vec<Act>,
+    epoch: Instant,
+}
+
+impl Out for Notes<'_> {
+    fn forward(&mut self, span: Range<usize>) {
+        self.acts.push(Act::Forward(span));
+    }
+
+    fn insert(&mut self, to: Who, bytes: &[u8]) {
+        debug_assert!(bytes.len() <= INSERT_MAX);
+        let mut held = [0; INSERT_MAX];
+        let size = bytes.len().min(INSERT_MAX);
+        held[..size].copy_from_slice(&bytes[..size]);
+        self.acts.push(Act::Insert(index(to), held, size as u8));
+    }
+
+    fn finish(&mut self, to: Who) {
+        self.acts.push(Act::Finish(index(to)));
+    }
+
+    fn clock(&mut self) -> u32 {
+        self.epoch.elapsed().as_micros() as u32
+    }
+}
+
+const WHO: [Who; 2] = [Who::Client, Who::Server];
+
+fn index(who: Who) -> usize {
+    match who {
+        Who::Client => CLIENT,
+        Who::Server => SERVER,
+    }
+}
+
+impl Pipe {
+    fn relay(&mut self) -> Option<&mut Relay> {
+        self.extra.as_mut()?.relay.as_mut()
+    }
+
+    /// Who sent the first Close, and its code.
+    pub fn closed_by(&self) -> Option<(Side, Option<u16>)> {
+        self.extra.as_ref()?.relay.as_ref()?.closed_by()
+    }
+}
 
 impl Wire {
+    /// The core's clock in milliseconds, as exact as the tick; it wraps.
+    pub fn milliseconds(&self) -> u32 {
+        self.now.wrapping_mul(1000 / super::entry::TICKS_PER_SECOND)
+    }
+
+    /// Bytes came from `end` of a pipe that is more than bytes.
     pub(super) fn staged(&mut self, key: Key, end: usize, span: Span) {
-        self.outgoing(key, end, span);
+        let now = self.milliseconds();
+        let mut acts = std::mem::take(&mut self.acts);
+        let Some(relay) = self.slab.get_mut(key).and_then(Pipe::relay) else {
+            self.acts = acts;
+            return self.outgoing(key, end, span);
+        };
+        let mut notes = Notes { acts: &mut acts, epoch: self.epoch };
+        relay.pass(WHO[end], self.ring.memory.bytes(span), now, &mut notes);
+        self.carry_out(key, end, Some(span), acts);
     }
 
-    pub(super) fn staged_end(&mut self, _key: Key, _end: usize) {}
+    /// `end` finished sending; FIN follows what is said here.
+    pub(super) fn staged_end(&mut self, key: Key, end: usize) {
+        self.tell(key, |relay, now, notes| relay.ended(WHO[end], Stop::Finished, now, notes));
+        self.conclude(key);
+    }
 
+    /// `end` is lost. The other one gets a Close if a frame has just ended, then FIN; it has until
+    /// the sweep to say its own.
+    pub(super) fn staged_lost(&mut self, key: Key, end: usize, error: &io::Error) -> bool {
+        let Some(pipe) = self.slab.get_mut(key) else { return false };
+        if pipe.relay().is_none() || pipe.flows[1 - end].phase != Phase::Open {
+            return false;
+        }
+        let cause = closing::cause_of(error);
+        pipe.ending.get_or_insert(Ending::new(closing::SIDES[end], Stage::Pipe, cause));
+        pipe.flows[1 - end].phase = Phase::Broken;
+        pipe.flows[1 - end].spill = None;
+        pipe.active = self.now;
+        if pipe.flows[end].phase == Phase::Open {
+            pipe.flows[end].phase = Phase::Draining;
+        }
+        self.tell(key, |relay, now, notes| relay.ended(WHO[end], Stop::Lost, now, notes));
+        self.finishing.push((key, end));
+        true
+    }
+
+    /// We want the pipe to end: with a Close where the relay speaks for us, else FIN.
     pub(super) fn staged_close(&mut self, key: Key, ending: Ending) {
-        self.close(key, ending, How::Fin);
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        if pipe.relay().is_none() {
+            return self.close(key, ending, How::Fin);
+        }
+        pipe.ending.get_or_insert(ending);
+        self.tell(key, |relay, now, notes| relay.drain(CODE_RESTART, now, notes));
     }
 
-    pub(super) fn staged_look(&mut self, _key: Key) {}
+    /// The sweep comes by, about once a second.
+    pub(super) fn staged_look(&mut self, key: Key) {
+        let now = self.milliseconds();
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        let Some(relay) = pipe.relay() else { return };
+        match relay.next() {
+            Next::At(due) if now.wrapping_sub(due) < 1 << 31 => {}
+            Next::At(_) | Next::Idle => return,
+            Next::Over => {}
+        }
+        let mut over = false;
+        self.tell(key, |relay, now, notes| {
+            over = relay.sweep(now, fastrand::u64(..), notes) == Next::Over;
+        });
+        self.conclude(key);
+        if over {
+            let late = Ending::client(Stage::Pipe, Cause::LingerOver);
+            let ending = self.slab.get(key).and_then(|pipe| pipe.ending).unwrap_or(late);
+            self.close(key, ending, How::Fin);
+        }
+    }
+
+    /// Lets the relay act on an event without bytes.
+    fn tell(&mut self, key: Key, event: impl FnOnce(&mut Relay, u32, &mut Notes<'_>)) {
+        let now = self.milliseconds();
+        let mut acts = std::mem::take(&mut self.acts);
+        if let Some(relay) = self.slab.get_mut(key).and_then(Pipe::relay) {
+            event(relay, now, &mut Notes { acts: &mut acts, epoch: self.epoch });
+        }
+        self.carry_out(key, CLIENT, None, acts);
+    }
+
+    fn carry_out(&mut self, key: Key, end: usize, span: Option<Span>, mut acts: Vec<Act>) {
+        let speaks = acts.len() > 1 || !matches!(acts.first(), Some(Act::Forward(_)) | None);
+        for act in acts.drain(..) {
+            match (act, span) {
+                (Act::Forward(part), Some(span)) => {
+                    self.outgoing(key, end, span.part(part.start, part.end));
+                }
+                (Act::Forward(_), None) => debug_assert!(false, "there is nothing to forward"),
+                (Act::Insert(to, bytes, size), _) => {
+                    self.inject(key, 1 - to, &bytes[..usize::from(size)]);
+                }
+                (Act::Finish(to), _) => self.finish_towards(key, to),
+            }
+        }
+        self.acts = acts;
+        if speaks {
+            self.conclude(key);
+        }
+    }
+
+    /// FIN to an end, although the other one may still be sending.
+    fn finish_towards(&mut self, key: Key, to: usize) {
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        let flow = &mut pipe.flows[1 - to];
+        if flow.phase == Phase::Open {
+            flow.phase = Phase::Draining;
+            self.finishing.push((key, 1 - to));
+        }
+    }
+
+    /// What the relay found decides what the ending is called, before FINs do.
+    fn conclude(&mut self, key: Key) {
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        let Some(relay) = pipe.relay() else { return };
+        let ending = match (relay.why(), relay.closed_by()) {
+            (Some(Why::Drained), _) => None,
+            (Some(why), _) => Some(ending_of(why)),
+            (None, Some((side, _))) if relay.is_clean() => {
+                Some(Ending::new(side, Stage::Pipe, Cause::Closed))
+            }
+            (None, _) => None,
+        };
+        if let Some(ending) = ending {
+            pipe.ending.get_or_insert(ending);
+        }
+    }
+}
+
+fn ending_of(why: Why) -> Ending {
+    let side = |who| closing::SIDES[index(who)];
+    match why {
+        Why::Fault(who, Fault::FrameTooLarge) => {
+            Ending::new(side(who), Stage::Pipe, Cause::FrameTooBig)
+        }
+        Why::Fault(who, Fault::MessageTooLarge) => {
+            Ending::new(side(who), Stage::Pipe, Cause::MessageTooBig)
+        }
+        Why::Fault(who, _) => Ending::new(side(who), Stage::Pipe, Cause::FrameBad),
+        Why::TooMany => Ending::client(Stage::Pipe, Cause::MessageRate),
+        Why::PingTimeout(who) => Ending::new(side(who), Stage::Pipe, Cause::PingTimeout),
+        Why::Drained => Ending::proxy(Stage::Pipe, Cause::Drained),
+    }
 }

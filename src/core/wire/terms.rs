@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::plan::{Ping, Rule};
-use crate::meter::{CoreCounters, Direction, Opcode as Kind, RouteCounters, Side};
+use crate::config::plan::{Ping, Relay, Rule};
+use crate::meter::{CloseCodes, CoreCounters, Direction, Opcode as Kind, RouteCounters, Side};
 use crate::proto::frame::{From as End, Opcode};
 use crate::proto::tunnel::Limits;
 
@@ -16,6 +16,7 @@ pub struct Terms {
     pub max_frame: u64,
     pub max_message: u64,
     pub messages_per_second: u32,
+    pub relay: Relay,
     ping: Option<Ping>,
     pub route: Arc<RouteCounters>,
     core: Arc<CoreCounters>,
@@ -33,6 +34,7 @@ impl Terms {
             max_frame: rule.max_frame,
             max_message: rule.max_message,
             messages_per_second: rule.messages_per_second,
+            relay: rule.relay,
             ping,
             route,
             core,
@@ -72,6 +74,20 @@ impl Terms {
         let every = u64::from(self.ping_every());
         let jittered = every * 4 / 5 + random % (every * 2 / 5 + 1);
         heard.wrapping_add(jittered as u32)
+    }
+
+    /// A WebSocket was established.
+    pub fn began(&self) {
+        self.route.live.inc();
+    }
+
+    /// One is over. Where nobody said Close, the server's side is not told from the client's.
+    pub fn ended(&self, age: Duration, closed_by: Option<(Side, Option<u16>)>) {
+        self.route.live.dec();
+        self.route.age.0.record(age);
+        if closed_by.is_none() {
+            self.route.closes.count(Side::Proxy, CloseCodes::ABNORMAL);
+        }
     }
 
     pub fn count_frame(&self, from: End, opcode: Opcode) {

@@ -14,6 +14,7 @@ use crate::sys::socket::{self, Dialling, Owned, TcpOptions};
 
 use super::Accepted;
 use super::front::{Front, canonical};
+use super::transport::{Stream, Transport};
 
 /// Servers tried for one connection at the most.
 const CANDIDATES_MAX: usize = 8;
@@ -38,7 +39,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    fn new(core: &Rc<Core>, id: ServerId) -> Self {
+    pub(super) fn new(core: &Rc<Core>, id: ServerId) -> Self {
         core.lease(id);
         Self { core: Some(Rc::clone(core)), id }
     }
@@ -83,6 +84,11 @@ impl Dialled {
 
     pub fn into_parts(self) -> (Owned, Lease) {
         (self.server, self.lease)
+    }
+
+    /// The connection as the stages of the L7 young life use it.
+    pub fn into_transport(self, core: &Rc<Core>) -> (Transport, Lease) {
+        (Transport::plain(Stream::new(core, self.server)), self.lease)
     }
 }
 
@@ -130,6 +136,18 @@ pub async fn dial(core: &Rc<Core>, conn: &Accepted, want: Want) -> Result<Dialle
         }
     }
     Err(last)
+}
+
+/// The server a connection would be dialled to, for who may have one connected already.
+///
+/// # Errors
+/// There is none.
+pub fn choose(core: &Rc<Core>, conn: &Accepted, want: Want) -> Result<usize, Ending> {
+    match pick(core, conn, want, want.chosen, &[]) {
+        Pick::Server(member) => Ok(member),
+        Pick::Empty => Err(Ending::proxy(Stage::Pick, Cause::PoolEmpty)),
+        Pick::Full | Pick::Exhausted => Err(Ending::proxy(Stage::Pick, Cause::PoolFull)),
+    }
 }
 
 fn pick(

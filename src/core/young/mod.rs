@@ -6,12 +6,16 @@ pub mod body;
 pub mod channel;
 pub mod choose;
 pub mod dial;
+pub mod flight;
 pub mod front;
 pub mod graduate;
 pub mod head;
+pub mod http;
 pub mod idle;
 pub mod tls;
 pub mod transport;
+pub mod upgrade;
+pub mod web;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -20,9 +24,10 @@ use std::time::Instant;
 
 use crate::config::plan::{Listener, Service};
 use crate::config::snapshot::Snapshot;
-use crate::meter::{Cause, Ending, Stage, Ticket};
+use crate::meter::{Ending, Ticket};
 use crate::sys::socket::{self, Owned};
 
+use self::transport::{Stream, Transport};
 use super::Core;
 use super::wire::Birth;
 
@@ -59,7 +64,10 @@ async fn serve(core: &Rc<Core>, conn: &mut Accepted, client: Owned) -> Result<()
     let listener = Arc::clone(&conn.listener);
     match &listener.service {
         Service::L4 { pool } => l4(core, conn, client, front, *pool, guard).await,
-        Service::L7(_) => Err(Ending::proxy(Stage::Head, Cause::Internal)),
+        Service::L7(_) => {
+            let client = Transport::plain(Stream::new(core, client));
+            web::serve(core, conn, client, front, guard).await
+        }
     }
 }
 

@@ -1,0 +1,215 @@
+//! Plain HTTP/1.1: one request to one server, over a kept connection or a new one, and what both
+//! connections are good for afterwards.
+
+use std::rc::Rc;
+
+use crate::balance::ServerId;
+use crate::config::plan::Pool;
+use crate::core::Core;
+use crate::core::wire::terms::Terms;
+use crate::meter::{Cause, Ending, Stage};
+use crate::proto::http::HeadLimits;
+
+use super::Accepted;
+use super::answer::{Manner, Refusal};
+use super::channel::{Channel, Inlet};
+use super::choose::Place;
+use super::dial::{self, Lease, Want};
+use super::flight::{self, Answered, Asked, Flight, Sent};
+use super::front::Front;
+
+/// A server that will get the request.
+pub struct Served {
+    pub channel: Channel,
+    pub lease: Lease,
+    pub id: ServerId,
+    pub member: usize,
+    /// It carried other requests before.
+    pub reused: bool,
+    /// What goes out before the request: a PROXY header.
+    pub preface: Vec<u8>,
+}
+
+/// What is left to do for the client after a request.
+#[derive(Debug)]
+pub enum After {
+    /// Read its next one.
+    Again,
+    /// Its connection has ended, or is to be ended, like this.
+    End(Ending),
+    /// Tell it this, then close; the ending is known.
+    Refuse(Refusal, Manner, Ending),
+    /// Tell it this; its connection is as good as before.
+    Decline(Refusal, Manner),
+}
+
+/// Kept connections on which a request may fail, before a fresh one is tried.
+const STALE_MAX: usize = 2;
+
+/// What one request is served with.
+pub struct Serving<'a> {
+    pub core: &'a Rc<Core>,
+    pub conn: &'a mut Accepted,
+    pub front: &'a Front,
+    pub client: &'a Channel,
+    pub limits: HeadLimits,
+    pub terms: &'a Terms,
+    pub place: Place,
+}
+
+impl Serving<'_> {
+    fn pool(&self) -> &Pool {
+        &self.conn.snapshot.plan.pools[self.place.pool]
+    }
+
+    /// Finds a server: the one the client is tied to, or the policy's; over a kept connection if
+    /// `reuse` and there is one.
+    ///
+    /// # Errors
+    /// Nobody to dial, or nobody who answered.
+    pub async fn connect(&mut self, reuse: bool) -> Result<Served, Ending> {
+        let mut want = Want { pool: self.place.pool, key: self.place.key, chosen: self.place.held };
+        if reuse && self.keeps() > 0 {
+            let member = dial::choose(self.core, self.conn, want)?;
+            let id = self.conn.snapshot.pools[want.pool].group.members()[member].id;
+            let kept = self.core.idle.borrow_mut().take(id);
+            if let Some(channel) = kept {
+                self.core.counters.idle_servers.set(self.core.idle.borrow().len() as u64);
+                self.core.counters.idle_reused.inc();
+                let lease = Lease::new(self.core, id);
+                let preface = Vec::new();
+                return Ok(Served { channel, lease, id, member, reused: true, preface });
+            }
+            want.chosen = Some(member);
+        }
+        let dialled = dial::dial(self.core, self.conn, want).await?;
+        let mut preface = Vec::new();
+        if let Some(version) = self.pool().send_proxy {
+            self.front.announce(version, self.client.fd(), &dialled, &mut preface);
+        }
+        let (id, member) = (dialled.id(), dialled.member);
+        let (transport, lease) = dialled.into_transport(self.core);
+        let channel = Channel::new(transport);
+        Ok(Served { channel, lease, id, member, reused: false, preface })
+    }
+
+    /// How many connections to one server are kept. None where the server was told an address at
+    /// the beginning of the connection: the next request may be another client's.
+    fn keeps(&self) -> u32 {
+        let pool = self.pool();
+        if pool.send_proxy.is_some() { 0 } else { pool.idle_connections }
+    }
+
+    /// The line that ties the client to `member`, unless its cookie does already.
+    pub fn cookie_line(&self, member: usize) -> Option<String> {
+        if self.place.held == Some(member) {
+            return None;
+        }
+        let cookie = self.conn.snapshot.pools[self.place.pool].cookie.as_ref()?;
+        cookie.set_cookie_header(member).map(str::to_owned)
+    }
+
+    /// Serves a plain request whose head goes out as `head`; `body` is the client's inlet.
+    pub async fn exchange(&mut self, asked: &Asked, head: &[u8], body: &mut Inlet) -> After {
+        for attempt in 0..=STALE_MAX {
+            let served = match self.connect(attempt < STALE_MAX).await {
+                Ok(served) => served,
+                Err(ending) => return self.unserved(asked, ending),
+            };
+            let cookie = self.cookie_line(served.member);
+            let mut inlet = Inlet::default();
+            let first = [&served.preface[..], head].concat();
+            let (answered, sent, told) = {
+                let mut flight = Flight::new(
+                    self.core,
+                    &self.conn.birth.counters,
+                    &self.conn.snapshot.plan.timeouts,
+                    self.limits,
+                    self.client,
+                    &served.channel,
+                    asked,
+                );
+                flight.set_cookie = cookie.as_deref();
+                let answered = flight.fly(&first, Some(body), &mut inlet).await;
+                (answered, flight.sent.get(), flight.has_told())
+            };
+            let stale = matches!(answered, Answered::Missing { untouched: true, .. });
+            if stale && served.reused && asked.body.is_empty() && asked.idempotent {
+                continue;
+            }
+            return self.landed(asked, served, answered, sent, told);
+        }
+        // Every attempt but the last may be repeated, and the last one never uses a kept one.
+        After::End(Ending::proxy(Stage::Http, Cause::Internal))
+    }
+
+    fn unserved(&self, asked: &Asked, ending: Ending) -> After {
+        let refusal = flight::refusal(ending.cause);
+        self.terms.route.answers.count(refusal.status, true);
+        if asked.keep_alive && asked.body.is_empty() {
+            After::Decline(refusal, asked.manner)
+        } else {
+            After::Refuse(refusal, asked.manner, ending)
+        }
+    }
+
+    /// Both ways are over: keeps or closes either connection.
+    fn landed(
+        &mut self,
+        asked: &Asked,
+        served: Served,
+        answered: Answered,
+        sent: Sent,
+        told: bool,
+    ) -> After {
+        let client = |cause| After::End(Ending::client(Stage::Http, cause));
+        match (answered, sent) {
+            (_, Sent::ClientGone(cause)) | (Answered::ClientGone(cause), _) => client(cause),
+            (Answered::Whole { status, reusable, keep }, sent) => {
+                self.terms.route.answers.count(status, false);
+                if reusable && sent == Sent::Whole {
+                    self.keep(served);
+                }
+                if keep && sent == Sent::Whole { After::Again } else { client(Cause::Done) }
+            }
+            (Answered::Missing { .. }, Sent::Bad) => {
+                self.terms.route.answers.count(400, true);
+                let refusal = Refusal::new(400, "The request's body is malformed.");
+                After::Refuse(refusal, asked.manner, Ending::client(Stage::Http, Cause::BodyBad))
+            }
+            (_, Sent::Bad) => {
+                self.client.abort();
+                client(Cause::BodyBad)
+            }
+            (Answered::Missing { cause, .. }, _) => {
+                let ending = Ending::server(Stage::Http, cause);
+                let refusal = flight::refusal(cause);
+                self.terms.route.answers.count(refusal.status, true);
+                self.core.with_server(served.id, |counters| counters.resets.inc());
+                if told {
+                    After::End(ending)
+                } else if asked.keep_alive {
+                    After::Decline(refusal, asked.manner)
+                } else {
+                    After::Refuse(refusal, asked.manner, ending)
+                }
+            }
+            (Answered::Cut(cause), _) => {
+                self.client.abort();
+                After::End(Ending::server(Stage::Http, cause))
+            }
+            (Answered::Switched { .. }, _) => {
+                After::End(Ending::proxy(Stage::Http, Cause::Internal))
+            }
+        }
+    }
+
+    fn keep(&self, served: Served) {
+        let now = self.core.wire.borrow().now();
+        let Served { channel, lease, id, .. } = served;
+        drop(lease);
+        let mut idle = self.core.idle.borrow_mut();
+        idle.keep(id, channel, self.keeps(), now);
+        self.core.counters.idle_servers.set(idle.len() as u64);
+    }
+}

@@ -1,0 +1,146 @@
+//! From an upgrade request to a WebSocket in the slab. The server is dialled for this one client
+//! and is never used for anything else, whatever it answers. Nothing of what the client sends
+//! before the 101 is read any further, let alone passed on.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::config::plan;
+use crate::core::Core;
+use crate::core::wire::Extra;
+use crate::core::wire::relay::Relay;
+use crate::core::wire::terms::Terms;
+use crate::meter::{Cause, Ending, Handshake, Stage};
+use crate::proto::upgrade::UpgradeRequest;
+
+use super::Accepted;
+use super::channel::{Channel, Inlet};
+use super::dial::Lease;
+use super::flight::{self, Answered, Asked, Flight};
+use super::graduate::{self, Both};
+use super::http::{After, Served, Serving};
+
+/// A server that switched protocols, and what was agreed.
+pub struct Upgraded {
+    server: Channel,
+    lease: Lease,
+    /// What it sent behind its 101.
+    tail: Vec<u8>,
+    deflate: bool,
+    rule: usize,
+}
+
+impl Serving<'_> {
+    /// Passes an upgrade on. `early`: the client sent more already, so that its connection cannot
+    /// be used for another request if this one is refused.
+    ///
+    /// # Errors
+    /// What is left to do for the client where there is no WebSocket.
+    pub async fn upgrade(
+        &mut self,
+        asked: &Asked,
+        head: &[u8],
+        wants: &UpgradeRequest<'_>,
+        early: bool,
+    ) -> Result<Upgraded, After> {
+        let served = match self.connect(false).await {
+            Ok(served) => served,
+            Err(ending) => {
+                let result = match ending.cause {
+                    Cause::PoolEmpty | Cause::PoolFull => Handshake::NoServer,
+                    _ => Handshake::DialFailed,
+                };
+                self.terms.route.handshakes.count(result);
+                return Err(After::Refuse(flight::refusal(ending.cause), asked.manner, ending));
+            }
+        };
+        let asked = Asked { keep_alive: asked.keep_alive && !early, ..asked.clone() };
+        let cookie = self.cookie_line(served.member);
+        let mut inlet = Inlet::default();
+        let first = [&served.preface[..], head].concat();
+        let answered = {
+            let mut flight = Flight::new(
+                self.core,
+                &self.conn.birth.counters,
+                &self.conn.snapshot.plan.timeouts,
+                self.limits,
+                self.client,
+                &served.channel,
+                &asked,
+            );
+            flight.set_cookie = cookie.as_deref();
+            flight.upgrade = Some(wants);
+            flight.fly(&first, None, &mut inlet).await
+        };
+        self.settled(&asked, served, answered, inlet)
+    }
+
+    fn settled(
+        &self,
+        asked: &Asked,
+        served: Served,
+        answered: Answered,
+        inlet: Inlet,
+    ) -> Result<Upgraded, After> {
+        let count = |result| self.terms.route.handshakes.count(result);
+        let Served { channel, lease, .. } = served;
+        Err(match answered {
+            Answered::Switched { deflate } => {
+                count(Handshake::Upgraded);
+                return Ok(Upgraded {
+                    server: channel,
+                    lease,
+                    tail: inlet.into_tail(),
+                    deflate,
+                    rule: self.place.rule,
+                });
+            }
+            Answered::Whole { status, keep, .. } => {
+                count(Handshake::ServerRefused);
+                self.terms.route.answers.count(status, false);
+                let ending = Ending::server(Stage::Upgrade, Cause::UpgradeRefused);
+                if keep { After::Again } else { After::End(ending) }
+            }
+            Answered::Missing { cause, .. } => {
+                count(match cause {
+                    Cause::UpgradeBad | Cause::HeadBad => Handshake::ServerInvalid,
+                    Cause::Timeout | Cause::Stall => Handshake::Timeout,
+                    _ => Handshake::Gone,
+                });
+                let refusal = flight::refusal(cause);
+                After::Refuse(refusal, asked.manner, Ending::server(Stage::Upgrade, cause))
+            }
+            Answered::Cut(cause) => {
+                count(Handshake::ServerRefused);
+                self.client.abort();
+                After::End(Ending::server(Stage::Upgrade, cause))
+            }
+            Answered::ClientGone(cause) => {
+                count(Handshake::Gone);
+                After::End(Ending::client(Stage::Upgrade, cause))
+            }
+        })
+    }
+}
+
+/// Hands both sockets, the bytes read too far and the agreed rules to the slab.
+pub fn graduate(
+    core: &Rc<Core>,
+    conn: &Accepted,
+    client: Channel,
+    inlet: Inlet,
+    upgraded: Upgraded,
+) {
+    let Upgraded { server, lease, tail, deflate, rule } = upgraded;
+    let terms: &Arc<Terms> = &conn.birth.terms[rule];
+    let relay = match terms.relay {
+        plan::Relay::Frames => {
+            let now = core.wire.borrow().milliseconds();
+            Some(Relay::new(Arc::clone(terms), deflate, now, fastrand::u64(..)))
+        }
+        plan::Relay::Bytes => None,
+    };
+    let extra = relay.map(|relay| Box::new(Extra::new(Some(relay))));
+    let both = Both { client: client.into_transport(), server: server.into_transport(), lease };
+    graduate::web(core, conn, both, extra, rule, [&inlet.into_tail(), &tail]);
+}

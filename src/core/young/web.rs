@@ -1,0 +1,366 @@
+//! The L7 young life of a client's connection: its requests, one after another, each read, judged,
+//! placed and served, until one becomes a WebSocket or the connection ends.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::plan::{Listener, Service};
+use crate::core::{Core, Guard};
+use crate::meter::{Cause, Ending, Handshake, Stage};
+use crate::proto::http::forwarded::{self, Origin};
+use crate::proto::http::{
+    Connection, Edits, HeadLimits, RequestHead, Version, parse_request, write_request,
+};
+use crate::proto::upgrade::{self, RequestFault, UpgradeRequest};
+use crate::sys::socket;
+
+use super::Accepted;
+use super::answer::{Manner, Refusal, prefers_json};
+use super::channel::{Channel, Inlet};
+use super::choose::{self, Place};
+use super::flight::Asked;
+use super::front::{Front, canonical};
+use super::head::{self, Found, Lack};
+use super::http::{After, Serving};
+use super::transport::Transport;
+use super::upgrade::{Upgraded, graduate};
+
+/// How long a client that was refused may still send before its connection is closed, and how
+/// much: enough for it to read the answer before a reset could take it away.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1 << 20;
+
+/// A client and what is known of it for all its requests.
+struct Visit<'a> {
+    core: &'a Rc<Core>,
+    conn: &'a mut Accepted,
+    client: Channel,
+    inlet: Inlet,
+    front: Front,
+    /// The client's address: what a PROXY header told, or the socket's own.
+    address: Option<IpAddr>,
+    /// Port it came in by.
+    port: u16,
+    /// Its forwarding headers are believed.
+    trusted: bool,
+}
+
+/// A request that may go on, and where to.
+struct Judged<'h> {
+    asked: Asked,
+    /// Its head as the server will see it.
+    out: Vec<u8>,
+    wants: Option<UpgradeRequest<'h>>,
+    place: Place,
+}
+
+/// What a request came to.
+enum Step {
+    After(After),
+    Upgraded(Box<Upgraded>),
+}
+
+/// Serves a client until it graduates or ends.
+///
+/// # Errors
+/// How its connection ended.
+pub async fn serve(
+    core: &Rc<Core>,
+    conn: &mut Accepted,
+    client: Transport,
+    mut front: Front,
+    guard: Guard,
+) -> Result<(), Ending> {
+    let peer = conn.client.or_else(|| socket::peer(client.fd()));
+    conn.client = peer;
+    let local = front.told.map(|(_, to)| to).or_else(|| socket::local(client.fd()));
+    let address = peer.map(|peer| canonical(peer.ip()));
+    let direct = if front.told.is_some() { socket::peer(client.fd()) } else { peer };
+    let direct = direct.map(|peer| canonical(peer.ip()));
+    let trusted =
+        direct.is_some_and(|ip| conn.listener.trusted.iter().any(|net| net.contains(&ip)));
+    let inlet = Inlet::new(std::mem::take(&mut front.tail));
+    let client = Channel::new(client);
+    let port = local.map_or(0, |local| local.port());
+    let mut visit = Visit { core, conn, client, inlet, front, address, port, trusted };
+    let mut first = Some(guard);
+    loop {
+        let found = visit.next_head(first.take()).await?;
+        match visit.request(found).await {
+            Step::After(After::Again) => {}
+            Step::After(After::End(ending)) => return Err(ending),
+            Step::After(After::Refuse(refusal, manner, ending)) => {
+                visit.refuse(refusal, manner).await;
+                return Err(ending);
+            }
+            Step::After(After::Decline(refusal, manner)) => visit.decline(refusal, manner).await?,
+            Step::Upgraded(upgraded) => {
+                let Visit { core, conn, client, inlet, .. } = visit;
+                graduate(core, conn, client, inlet, *upgraded);
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Visit<'_> {
+    /// Reads the next head. The first one falls inside the handshake's deadline; before a later
+    /// one the client may be silent for `keepalive`, holding no buffer of ours.
+    async fn next_head(&mut self, first: Option<Guard>) -> Result<Found, Ending> {
+        let ended = |cause| Ending::client(Stage::Head, cause);
+        let timeouts = &self.conn.snapshot.plan.timeouts;
+        let is_first = first.is_some();
+        let guard = match first {
+            Some(guard) => guard,
+            None => {
+                self.inlet.rest();
+                let guard = self.core.idle_guard(self.client.fd(), timeouts.keepalive);
+                if self.inlet.is_empty() {
+                    self.client.readable().await;
+                }
+                if guard.has_passed() {
+                    return Err(Ending::client(Stage::Http, Cause::KeepaliveOver));
+                }
+                drop(guard);
+                self.core.guard(self.client.fd(), timeouts.handshake)
+            }
+        };
+        let limits = limits(&self.conn.listener);
+        let lack = match head::read(&self.client, &mut self.inlet, &limits).await {
+            Ok(found) => return Ok(found),
+            Err(lack) => lack,
+        };
+        let late = guard.has_passed();
+        drop(guard);
+        Err(match lack {
+            _ if late => ended(Cause::Timeout),
+            Lack::Silent if is_first => ended(Cause::Quiet),
+            Lack::Silent => Ending::client(Stage::Http, Cause::Done),
+            Lack::Cut => ended(Cause::Cut),
+            Lack::Failed(error) => ended(super::transport::cause(&error)),
+            Lack::Bad(fault) => {
+                let refusal = Refusal::new(fault.status(), head::sentence_of(fault));
+                self.refuse(refusal, self.manner(None)).await;
+                ended(head::cause_of(fault))
+            }
+        })
+    }
+
+    /// Judges, places and serves the request whose head is at the front of the inlet.
+    async fn request(&mut self, found: Found) -> Step {
+        self.core.counters.requests.inc();
+        self.refresh();
+        // A copy, so that the inlet is free for the body while facts still point into the head.
+        let bytes = self.inlet.held()[found.head].to_vec();
+        self.inlet.take(found.used);
+        let judged = match self.judge(&bytes) {
+            Ok(judged) => judged,
+            Err(after) => return Step::After(after),
+        };
+        let terms = Arc::clone(&self.conn.birth.terms[judged.place.rule]);
+        let mut serving = Serving {
+            core: self.core,
+            limits: limits(&self.conn.listener),
+            conn: self.conn,
+            front: &self.front,
+            client: &self.client,
+            terms: &terms,
+            place: judged.place,
+        };
+        let Judged { asked, out, wants, .. } = &judged;
+        match wants {
+            None => Step::After(serving.exchange(asked, out, &mut self.inlet).await),
+            Some(wants) => {
+                let early = !self.inlet.is_empty();
+                match serving.upgrade(asked, out, wants, early).await {
+                    Ok(upgraded) => Step::Upgraded(Box::new(upgraded)),
+                    Err(after) => Step::After(after),
+                }
+            }
+        }
+    }
+
+    /// All that is decided from the head alone, in this order: is it HTTP, is it an upgrade, is
+    /// there a route, may this origin, which pool.
+    fn judge<'h>(&self, bytes: &'h [u8]) -> Result<Judged<'h>, After> {
+        let conn = &*self.conn;
+        let Service::L7(l7) = &conn.listener.service else {
+            return Err(After::End(Ending::proxy(Stage::Head, Cause::Internal)));
+        };
+        let head = parse_request(bytes, &limits(&conn.listener)).map_err(|fault| {
+            let refusal = Refusal::new(fault.status(), head::sentence_of(fault));
+            let ending = Ending::client(Stage::Head, head::cause_of(fault));
+            After::Refuse(refusal, self.manner(None), ending)
+        })?;
+        let manner = self.manner(Some(&head));
+        let refuse =
+            |refusal, stage, cause| After::Refuse(refusal, manner, Ending::client(stage, cause));
+        let wants = upgrade::request(&head);
+        let rule = choose::rule(l7, &head).map_err(|(refusal, cause)| {
+            if cause == Cause::NoRoute && head.keep_alive && head.body.is_empty() {
+                return After::Decline(refusal, manner);
+            }
+            refuse(refusal, Stage::Route, cause)
+        })?;
+        let terms = &conn.birth.terms[rule];
+        let count = |result| terms.route.handshakes.count(result);
+        let wants = wants.map_err(|fault| {
+            count(Handshake::Invalid);
+            let refusal = Refusal::new(fault.status(), sentence_of(fault));
+            let invalid = fault != RequestFault::Version;
+            let cause = if invalid { Cause::UpgradeInvalid } else { Cause::UpgradeVersion };
+            refuse(refusal, Stage::Upgrade, cause)
+        })?;
+        if wants.is_some() {
+            choose::origin(&l7.rules[rule], &head).map_err(|(refusal, cause)| {
+                count(Handshake::OriginRefused);
+                refuse(refusal, Stage::Route, cause)
+            })?;
+            if self.inlet.held().len() > EARLY_MAX {
+                count(Handshake::Invalid);
+                let refusal = Refusal::new(400, "Too much was sent before the upgrade.");
+                return Err(refuse(refusal, Stage::Upgrade, Cause::EarlyTooMuch));
+            }
+        } else {
+            terms.route.requests.inc();
+        }
+        let ledger = self.core.ledger.borrow();
+        let matched = (rule, &*l7.rules[rule]);
+        let random = fastrand::u64(..);
+        let place = choose::place(&conn.snapshot, matched, &head, self.address, &*ledger, random);
+        let place = place.ok_or_else(|| {
+            let refusal = super::flight::refusal(Cause::PoolEmpty);
+            refuse(refusal, Stage::Pick, Cause::PoolEmpty)
+        })?;
+        let mut out = Vec::with_capacity(bytes.len() + 512);
+        let upgrades = wants.is_some();
+        let onward = if upgrades { Connection::Upgrade } else { Connection::Silent };
+        self.rewrite(&head, onward, &mut out);
+        let asked = Asked::new(&head, manner, fastrand::u64(..));
+        Ok(Judged { asked, out, wants, place })
+    }
+
+    /// A keep-alive client sees the present state of the pools with every request; its listener
+    /// stays the one it came in by for as long as that exists.
+    fn refresh(&mut self) {
+        let snapshot = self.core.snapshot();
+        if snapshot.version == self.conn.snapshot.version {
+            return;
+        }
+        let listeners = &snapshot.plan.listeners;
+        let found = listeners.iter().position(|listener| listener.name == self.conn.listener.name);
+        if let Some(index) = found
+            && matches!(listeners[index].service, Service::L7(_))
+        {
+            self.conn.listener = Arc::clone(&listeners[index]);
+            self.conn.listener_index = index;
+            self.conn.birth = self.core.with_table(|table| Rc::clone(&table.births[index]));
+            self.conn.snapshot = snapshot;
+        }
+    }
+
+    /// The head as it goes on to the server.
+    fn rewrite(&self, head: &RequestHead<'_>, connection: Connection, out: &mut Vec<u8>) {
+        let mut edits = Edits::new(connection);
+        if let Some(client) = self.address {
+            let tls = self.client.is_tls();
+            let origin = Origin { client, port: self.port, tls, trusted: self.trusted };
+            forwarded::forward(head, &origin, &mut edits);
+        }
+        if head.host.is_none() && head.version == Version::Http10 {
+            let local = socket::local(self.client.fd());
+            edits.host = local.map(|local| local.to_string().into());
+        }
+        let names = self.conn.listener.tls.as_ref().and_then(|tls| tls.client_headers.as_ref());
+        if let Some(names) = names {
+            let certificate = self.client.certificate();
+            let told = certificate.as_ref();
+            for (name, value) in [
+                (&names.subject, told.map(|peer| &peer.subject)),
+                (&names.fingerprint, told.map(|peer| &peer.fingerprint)),
+            ] {
+                let Some(name) = name else { continue };
+                edits.remove(name.clone());
+                if let Some(value) = value {
+                    let on_one_line = |byte: &u8| !matches!(byte, b'\r' | b'\n' | 0);
+                    let value: Vec<u8> = value.bytes().filter(on_one_line).collect();
+                    edits.add(name.clone(), value);
+                }
+            }
+        }
+        write_request(out, head, &edits);
+    }
+
+    fn manner(&self, head: Option<&RequestHead<'_>>) -> Manner {
+        let json = match &self.conn.listener.service {
+            Service::L7(l7) => l7.http.json_errors,
+            Service::L4 { .. } => false,
+        };
+        let prefers = head.and_then(|head| head.value("accept")).is_some_and(prefers_json);
+        Manner {
+            json: json || prefers,
+            head_only: head.is_some_and(RequestHead::is_head),
+            close: true,
+        }
+    }
+
+    /// Tells the client why, and ends its connection so that it can read that.
+    async fn refuse(&mut self, refusal: Refusal, manner: Manner) {
+        let guard = self.core.guard(self.client.fd(), LINGER);
+        let manner = Manner { close: true, ..manner };
+        let bytes = refusal.compose(fastrand::u64(..), manner, fastrand::u64(..));
+        if self.client.write_all(&bytes).await.is_err() {
+            return;
+        }
+        self.client.finish().await;
+        let mut read = 0;
+        while read < LINGER_BYTES && !guard.has_passed() {
+            self.inlet = Inlet::default();
+            match self.client.read(&mut self.inlet, LINGER_BYTES / 64).await {
+                Ok(0) | Err(_) => return,
+                Ok(n) => read += n,
+            }
+        }
+    }
+
+    /// Tells the client why; it may ask again.
+    async fn decline(&mut self, refusal: Refusal, manner: Manner) -> Result<(), Ending> {
+        let manner = Manner { close: false, ..manner };
+        let guard = self.core.guard(self.client.fd(), LINGER);
+        let bytes = refusal.compose(fastrand::u64(..), manner, fastrand::u64(..));
+        let written = self.client.write_all(&bytes).await;
+        drop(guard);
+        written.map_err(|e| Ending::client(Stage::Http, super::transport::cause(&e)))
+    }
+}
+
+/// Bytes a client may send before its upgrade is answered.
+const EARLY_MAX: usize = 16 << 10;
+
+fn limits(listener: &Listener) -> HeadLimits {
+    match &listener.service {
+        Service::L7(l7) => HeadLimits {
+            bytes: l7.http.head_bytes,
+            fields: l7.http.headers,
+            target: l7.http.target_bytes,
+        },
+        Service::L4 { .. } => HeadLimits::default(),
+    }
+}
+
+fn sentence_of(fault: RequestFault) -> &'static str {
+    match fault {
+        RequestFault::Method => "A WebSocket handshake is a GET.",
+        RequestFault::OldHttp => "A WebSocket handshake needs HTTP/1.1.",
+        RequestFault::Body => "A WebSocket handshake has no body.",
+        RequestFault::Connection => "The Connection header does not name upgrade.",
+        RequestFault::KeyMissing => "Sec-WebSocket-Key is missing.",
+        RequestFault::KeyRepeated => "There is more than one Sec-WebSocket-Key.",
+        RequestFault::KeyInvalid => "Sec-WebSocket-Key is not sixteen bytes in base64.",
+        RequestFault::VersionRepeated => "There is more than one Sec-WebSocket-Version.",
+        RequestFault::Version => "Only Sec-WebSocket-Version 13 is spoken here.",
+        RequestFault::Offer => "A subprotocol or extension offered is malformed.",
+    }
+}
