@@ -1,5 +1,6 @@
 //! Writes the head that goes on: hop-by-hop fields and what Connection nominates are dropped from
-//! the copy that came in, then ours are added. Target, order and all other fields stay as they were.
+//! the copy that came in, then ours are added. Target, order and all other fields stay as they
+//! were.
 
 use std::borrow::Cow;
 
@@ -149,8 +150,9 @@ mod tests {
 
     #[test]
     fn hop_by_hop_goes_and_the_rest_stays_as_it_was() {
-        let came = "GET /a%2e/../b?c=d HTTP/1.1\r\nhOsT: x\r\nX-One:  1 \r\nConnection: close, X-Hop\r\n\
-             X-Hop: 2\r\nKeep-Alive: 5\r\nTE: trailers\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\nx-one: 3\r\n\r\n";
+        let came = "GET /a%2e/../b?c=d HTTP/1.1\r\nhOsT: x\r\nX-One:  1 \r\n\
+             Connection: close, X-Hop\r\nX-Hop: 2\r\nKeep-Alive: 5\r\nTE: trailers\r\n\
+             Upgrade: h2c\r\nHTTP2-Settings: AA\r\nx-one: 3\r\n\r\n";
         assert_eq!(
             rewritten(came, &Edits::default()),
             "GET /a%2e/../b?c=d HTTP/1.1\r\nhOsT: x\r\nX-One: 1\r\nx-one: 3\r\n\r\n"
