@@ -35,7 +35,7 @@ impl Host for System {
         let mut content = Vec::new();
         std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut content)?;
         match content.len() as u64 > FILE_BYTES_MAX {
-            true => Err(io::Error::other("the file is larger than 4 MiB")),
+            true => Err(io::Error::other("the file is larger than 1 MiB")),
             false => Ok(content),
         }
     }
@@ -50,4 +50,4 @@ impl Host for System {
 }
 
 /// No configuration and no key is as large; a device or a log file given by mistake is.
-const FILE_BYTES_MAX: u64 = 4 << 20;
+const FILE_BYTES_MAX: u64 = 1 << 20;

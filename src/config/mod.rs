@@ -9,6 +9,7 @@ mod prove;
 mod read;
 mod render;
 pub mod snapshot;
+mod syntax;
 mod units;
 mod written;
 
@@ -22,7 +23,7 @@ pub use render::render;
 pub use units::{show_duration, show_size};
 
 use plan::Plan;
-use problem::{Notes, Place};
+use problem::Notes;
 
 /// A proven plan, and what is allowed but worth a second look.
 #[derive(Debug)]
@@ -61,19 +62,13 @@ pub fn parse(text: &str, file: &Path, host: &impl Host) -> Result<Loaded, Proble
 }
 
 fn prove_text(text: &str, file: &Path, host: &impl Host, notes: &Notes) -> Option<Plan> {
-    let (table, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        let offset = error.span().map_or(text.len(), |span| span.start);
-        let place = Place { line: notes.line(offset), key: String::new() };
-        notes.mistake(&place, error.message().replace('\n', " "), SYNTAX);
-    }
+    let text = syntax::clean(text, notes)?;
+    let (table, _) = DeTable::parse_recoverable(&text);
     let written = written::File::read(notes, table.get_ref());
     let plan = prove::plan(written, file, host, notes);
     debug_assert!(plan.is_some() || !notes.is_clean(), "no plan, and nothing said why");
     plan
 }
-
-const SYNTAX: &str = "the file is TOML: [tables], key = value, strings in double quotes";
 
 #[cfg(test)]
 mod tests;

@@ -12,13 +12,15 @@ use super::Proof;
 impl Proof<'_> {
     pub fn routes(&self, written: &written::Listener) -> Option<(Routes, Vec<Arc<Rule>>)> {
         let list = match &written.routes {
-            Some(list) if !list.value.is_empty() => list,
-            _ => {
-                let remedy = "add [[listeners.X.routes]] with path and pool";
-                self.notes.missing(&written.name.place, "routes", remedy);
+            Some(list) => list,
+            None => {
+                self.notes.missing(&written.name.place, "routes", ADD);
                 return None;
             }
         };
+        if list.value.is_empty() && !self.notes.is_spoken_for(&list.place.key) {
+            self.notes.mistake(&list.place, "is empty", ADD);
+        }
         let mut patterns: Vec<(Pattern, usize)> = Vec::new();
         let mut rules = Vec::new();
         for route in &list.value {
@@ -152,3 +154,5 @@ fn label(route: &Route) -> Arc<str> {
     route.header.iter().for_each(|it| add("header", &pair(it)));
     Arc::from(label)
 }
+
+const ADD: &str = "add [[listeners.X.routes]] with path and pool";

@@ -121,3 +121,10 @@ fn deep_nesting_is_refused_and_not_followed() {
     check(&format!("a = {}", "{a=".repeat(100_000)));
     check(&format!("[{}]", vec!["a"; 50_000].join(".")));
 }
+
+#[test]
+fn a_long_file_of_nonsense_costs_little() {
+    for piece in ["a=[\n", "[a\n", "=", "\"", "[[a]]\n", "a.", "{", "a=\n", "x=\"\"\"\n"] {
+        check(&piece.repeat(20_000 / piece.len()));
+    }
+}

@@ -322,7 +322,7 @@ tls = {}
             "host name",
         ),
         ("tls = {}", "tls = {}\nmode = 2020-01-01", "13: pools.chat.mode", "known here"),
-        ("tls = {}", "tls = {}\ntls = {}", "13: ", "duplicate"),
+        ("tls = {}", "tls = {}\ntls = {}", "13: pools.chat.tls", "duplicate"),
     ] {
         assert!(l7.contains(from), "{from}");
         let mut text = l7.replacen(from, to, 1);
@@ -376,9 +376,9 @@ fn one_slip_is_not_told_twice() {
 fn broken_syntax_does_not_hide_the_other_mistakes() {
     let text = MINIMAL.replace("mode = \"l4\"", "mode = l4").replace("[\"10.0.0.1:9000\"]", "[]");
     let places: Vec<String> = bad(&text).into_iter().map(|(place, _)| place).collect();
-    assert_eq!(places, ["4: ", "8: pools.chat.servers"]);
+    assert_eq!(places, ["4: listeners.edge.mode", "8: pools.chat.servers"]);
     let places: Vec<String> = bad("[listeners").into_iter().map(|(place, _)| place).collect();
-    assert_eq!(places, ["1: "]);
+    assert_eq!(places, ["1: listeners"]);
     assert!(bad("")[0].1.starts_with("/etc/sp/sp.toml: there is no listener; add "));
 }
 
