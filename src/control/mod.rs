@@ -1,1 +1,511 @@
-//! (room under construction)
+//! The control thread: reads the file, watches the servers, answers the admin face, and tells the
+//! cores what to do. It never touches a connection, and it never reaches into a core: orders go
+//! down by channel, reports come up by channel, counters are read.
+
+mod admin;
+mod answers;
+mod drain;
+mod fleet;
+mod health;
+mod host;
+pub mod logging;
+mod material;
+mod metrics;
+mod page;
+mod probe;
+mod publish;
+mod registry;
+mod reload;
+mod settle;
+mod watch;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use crate::balance::health::Change;
+use crate::balance::{MemberState, ServerId};
+use crate::config::Loaded;
+use crate::config::snapshot::{Order, Report, Snapshot};
+use crate::meter::{CoreCounters, ServerCounters};
+use crate::sys::process::{SignalMask, restore_signals, wake};
+
+use admin::Ask;
+use drain::{Phase, Step, Terms};
+use fleet::Fleet;
+use health::{Checked, Checks};
+use material::{Material, RandomKeys};
+use publish::Publisher;
+use watch::Watch;
+
+pub use host::thread_name;
+
+/// How often reports are taken, loads published and time looked at.
+const TICK: Duration = Duration::from_millis(100);
+
+/// While the process ends, how often it looks whether it is over.
+const ENDING_TICK: Duration = Duration::from_millis(20);
+
+/// A core that has said nothing for this long after its start will not.
+const START_WITHIN: Duration = Duration::from_secs(30);
+
+/// What a process has before its first core: the whole truth for all of them.
+#[derive(Debug)]
+pub struct Birth {
+    fleet: Fleet,
+    keys: RandomKeys,
+    pub first: Arc<Snapshot>,
+}
+
+/// One core, seen from here.
+#[derive(Debug)]
+pub struct Link {
+    pub orders: Sender<Order>,
+    /// eventfd the core waits on; see [`crate::config::snapshot::CoreSeed::wake`].
+    pub wake: i32,
+    pub counters: Arc<CoreCounters>,
+    pub thread: JoinHandle<()>,
+}
+
+impl Birth {
+    /// Makes the first snapshot for so many cores.
+    pub fn new(loaded: Loaded, cores: usize) -> Self {
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let mut keys = RandomKeys::default();
+        let material = Material::make(&loaded.plan, &mut keys);
+        let mut fleet = Fleet::begin(loaded.plan, material, cores);
+        let first = fleet.snapshot();
+        Self { fleet, keys, first }
+    }
+
+    /// The orders a core finds waiting when it begins: its counter cells for every server.
+    pub fn greet(&self, core: usize, orders: &Sender<Order>) {
+        for (id, known) in self.fleet.registry.servers() {
+            let _ = orders.send(Order::Server { id, counters: known.cells[core].clone() });
+        }
+    }
+}
+
+/// Waits until every core serves.
+///
+/// # Errors
+/// What the cores that could not start say, each thing once.
+pub fn wait_ready(reports: &Receiver<Report>, cores: usize) -> Result<(), String> {
+    let mut faults: Vec<String> = Vec::new();
+    let deadline = Instant::now() + START_WITHIN;
+    let mut waiting = cores;
+    while waiting > 0 {
+        match reports.recv_deadline(deadline) {
+            Ok(Report::Ready { .. }) => waiting -= 1,
+            Ok(Report::Failed { reason, .. }) => {
+                waiting -= 1;
+                if !faults.contains(&reason) {
+                    faults.push(reason);
+                }
+            }
+            Ok(_) => {}
+            Err(RecvTimeoutError::Timeout) => {
+                faults.push(format!("{waiting} of {cores} cores did not answer in time"));
+                break;
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                faults.push(format!("{waiting} of {cores} cores ended while starting"));
+                break;
+            }
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
+}
+
+/// Runs until the process is to end. Signals, blocked until now, arrive from here on.
+///
+/// # Errors
+/// What kept control from starting.
+pub fn run(
+    birth: Birth,
+    links: Vec<Link>,
+    reports: Receiver<Report>,
+    mask: &SignalMask,
+) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("no runtime for the control thread: {error}"))?;
+    runtime.block_on(async {
+        let (control, inbox) = Control::new(birth, links, reports);
+        control.serve(inbox, mask).await
+    })
+}
+
+/// Everything control knows. One task owns it; the others send it messages.
+struct Control {
+    born: Instant,
+    fleet: Fleet,
+    keys: RandomKeys,
+    links: Vec<Link>,
+    reports: Receiver<Report>,
+    publisher: Publisher,
+    checks: Checks,
+    checks_good: u64,
+    checks_bad: u64,
+    /// What the last bad check of a server said, by id.
+    check_faults: HashMap<ServerId, String>,
+    phase: Phase,
+    gone: Vec<bool>,
+    lost: Vec<bool>,
+    reloads: reload::Reloads,
+    changed: mpsc::Sender<()>,
+    loaded: mpsc::Sender<reload::Outcome>,
+    watch: Option<Watch>,
+    key_log: Option<File>,
+    admin: Option<SocketAddr>,
+    asks: mpsc::Sender<Ask>,
+}
+
+/// What other tasks send to control.
+struct Inbox {
+    asks: mpsc::Receiver<Ask>,
+    checked: mpsc::Receiver<Checked>,
+    changed: mpsc::Receiver<()>,
+    loaded: mpsc::Receiver<reload::Outcome>,
+}
+
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+impl Control {
+    fn new(birth: Birth, links: Vec<Link>, reports: Receiver<Report>) -> (Self, Inbox) {
+        let (asks_in, asks) = mpsc::channel(64);
+        let (checked_in, checked) = mpsc::channel(256);
+        let (changed_in, changed) = mpsc::channel(4);
+        let (loaded_in, loaded) = mpsc::channel(4);
+        let cores = links.len();
+        let control = Self {
+            born: Instant::now(),
+            fleet: birth.fleet,
+            keys: birth.keys,
+            reports,
+            publisher: Publisher::new(cores),
+            checks: Checks::new(checked_in),
+            checks_good: 0,
+            checks_bad: 0,
+            check_faults: HashMap::new(),
+            phase: Phase::Serving,
+            gone: vec![false; cores],
+            lost: vec![false; cores],
+            reloads: reload::Reloads::default(),
+            changed: changed_in,
+            loaded: loaded_in,
+            watch: None,
+            key_log: None,
+            admin: None,
+            asks: asks_in,
+            links,
+        };
+        (control, Inbox { asks, checked, changed, loaded })
+    }
+
+    async fn serve(mut self, mut inbox: Inbox, mask: &SignalMask) -> Result<(), String> {
+        let mut signals = Signals::listen().map_err(|e| format!("no signal handlers: {e}"))?;
+        restore_signals(mask).map_err(|e| format!("signals stay blocked: {e}"))?;
+        self.open_admin().await?;
+        self.checks.set(self.fleet.targets());
+        self.watch_files(watch::Prints::take(&self.files()));
+        self.announce();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let step = tokio::select! {
+                _ = tick.tick() => self.tick(),
+                Some(ask) = inbox.asks.recv() => self.answer(ask),
+                Some(checked) = inbox.checked.recv() => self.checked(&checked),
+                Some(()) = inbox.changed.recv() => self.reload("the file has changed"),
+                Some(outcome) = inbox.loaded.recv() => self.apply(outcome),
+                _ = signals.hangup.recv() => self.reload("SIGHUP"),
+                _ = signals.terminate.recv() => self.asked_to_end("SIGTERM"),
+                _ = signals.interrupt.recv() => self.asked_to_end("SIGINT"),
+            };
+            let was_serving = self.phase.is_serving();
+            if self.perform(step) {
+                break;
+            }
+            if was_serving && !self.phase.is_serving() {
+                tick = tokio::time::interval(ENDING_TICK);
+            }
+        }
+        self.take_reports();
+        tracing::info!("ended");
+        Ok(())
+    }
+
+    async fn open_admin(&mut self) -> Result<(), String> {
+        let Some(address) = self.fleet.plan.runtime.admin else { return Ok(()) };
+        let opened = admin::start(address, self.asks.clone()).await;
+        self.admin = Some(opened.map_err(|error| {
+            let cure = match error.kind() {
+                io::ErrorKind::AddrInUse => "another process has it; choose another port",
+                io::ErrorKind::AddrNotAvailable => "it is no address of this machine",
+                io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE",
+                _ => "choose another one",
+            };
+            format!("runtime.admin = \"{address}\" cannot be bound: {error}; {cure}")
+        })?);
+        Ok(())
+    }
+
+    fn announce(&self) {
+        let plan = &self.fleet.plan;
+        for listener in &plan.listeners {
+            for bind in &listener.bind {
+                tracing::info!(listener = &*listener.name, address = %bind, "listening");
+            }
+        }
+        let admin = self.admin.map(|address| address.to_string());
+        tracing::info!(
+            workers = self.links.len(),
+            pools = plan.pools.len(),
+            admin,
+            file = %plan.file.display(),
+            "ready"
+        );
+    }
+
+    /// Time since control began; what balance counts in.
+    fn now(&self) -> Duration {
+        self.born.elapsed()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.phase.is_serving()
+    }
+
+    fn cores_lost(&self) -> usize {
+        self.lost.iter().filter(|lost| **lost).count()
+    }
+
+    fn tick(&mut self) -> Step {
+        self.take_reports();
+        self.look_for_lost_cores();
+        let now = self.now();
+        let mut changes = Vec::new();
+        for ward in &mut self.fleet.wards {
+            changes.extend(ward.checkup.tick(now));
+        }
+        for change in changes {
+            self.tell_change(&change);
+        }
+        if self.fleet.regroup(now) {
+            self.send_snapshot();
+        }
+        self.publish_loads();
+        let all_gone = self.gone.iter().zip(&self.lost).all(|(gone, lost)| *gone || *lost);
+        self.phase.passed(Instant::now(), self.terms(), all_gone)
+    }
+
+    fn publish_loads(&mut self) {
+        let counters: Vec<Arc<CoreCounters>> =
+            self.links.iter().map(|link| link.counters.clone()).collect();
+        let fleet = &self.fleet;
+        let maximum = |id| {
+            let place = |ward: &fleet::Ward| {
+                let at = ward.ids.iter().position(|other| *other == id)?;
+                Some(ward.plan.servers[at].max_connections)
+            };
+            fleet.wards.iter().find_map(place).unwrap_or(0)
+        };
+        if let Some(loads) = self.publisher.publish(&counters, &fleet.registry, maximum) {
+            self.order_all(&Order::Loads(loads));
+        }
+    }
+
+    fn send_snapshot(&mut self) {
+        let snapshot = self.fleet.snapshot();
+        self.order_all(&Order::Snapshot(snapshot));
+    }
+
+    fn order_all(&self, order: &Order) {
+        for link in &self.links {
+            // A core that is gone has nobody left to tell.
+            let _ = link.orders.send(order.clone());
+            wake(link.wake);
+        }
+    }
+
+    /// Counter cells for a server the cores have not met.
+    fn introduce(&self, id: ServerId, cells: &[Arc<ServerCounters>]) {
+        for (link, counters) in self.links.iter().zip(cells) {
+            let _ = link.orders.send(Order::Server { id, counters: counters.clone() });
+        }
+    }
+
+    fn take_reports(&mut self) {
+        while let Ok(report) = self.reports.try_recv() {
+            match report {
+                Report::Ready { .. } => {}
+                Report::Failed { core, reason } => {
+                    tracing::error!(core, reason, "a core has failed");
+                    self.lost[core] = true;
+                }
+                Report::Trouble { core, reason } => {
+                    tracing::error!(core, reason, "a core could not do as told");
+                }
+                Report::Dialled { id, ok } => self.dialled(id, ok),
+                Report::Line(line) => logging::connection(&line),
+                Report::KeyLog(line) => self.log_key(&line),
+                Report::Gone { core } => self.gone[core] = true,
+            }
+        }
+    }
+
+    /// A core's thread that ended without saying so had a fault of ours; the others serve on.
+    fn look_for_lost_cores(&mut self) {
+        for (core, link) in self.links.iter().enumerate() {
+            if link.thread.is_finished() && !self.gone[core] && !self.lost[core] {
+                self.lost[core] = true;
+                tracing::error!(core, "a core has ended unexpectedly; its pipes are lost");
+            }
+        }
+    }
+
+    fn dialled(&mut self, id: ServerId, good: bool) {
+        let now = self.now();
+        let change = self.fleet.ward_mut(id).and_then(|w| w.checkup.dialled(now, id, good));
+        if let Some(change) = change {
+            self.tell_change(&change);
+        }
+    }
+
+    fn checked(&mut self, checked: &Checked) -> Step {
+        let now = self.now();
+        let id = checked.id;
+        match &checked.result {
+            Ok(()) => {
+                self.checks_good += 1;
+                self.check_faults.remove(&id);
+            }
+            Err(fault) => {
+                self.checks_bad += 1;
+                self.check_faults.insert(id, fault.to_string());
+            }
+        }
+        let good = checked.result.is_ok();
+        let change = self.fleet.ward_mut(id).and_then(|w| w.checkup.checked(now, id, good));
+        if let Some(change) = change {
+            self.tell_change(&change);
+            if self.fleet.regroup(now) {
+                self.send_snapshot();
+            }
+        }
+        Step::Wait
+    }
+
+    /// Says that a server is in another state, and ends its pipes if the file says so.
+    fn tell_change(&self, change: &Change) {
+        let known = self.fleet.registry.known(change.id);
+        let fault = self.check_faults.get(&change.id).map(String::as_str);
+        let (pool, server) = (&*known.pool, &*known.name);
+        let (from, to) = (change.from.name(), change.to.name());
+        let live = known.live();
+        if matches!(change.to, MemberState::Down | MemberState::Ejected) {
+            tracing::warn!(pool, server, from, to, live, fault, "a server is out of service");
+        } else {
+            tracing::info!(pool, server, from, to, live, "a server has changed");
+        }
+        if let Some(order) = self.fleet.on_change(change) {
+            self.order_all(&order);
+        }
+    }
+
+    /// TLS secrets go where the environment says, readable by nobody else.
+    fn log_key(&mut self, line: &str) {
+        if self.key_log.is_none() {
+            let Some(path) = std::env::var_os("SSLKEYLOGFILE") else { return };
+            let mut options = File::options();
+            let opened = options.create(true).append(true).mode(0o600).open(Path::new(&path));
+            match opened {
+                Ok(file) => self.key_log = Some(file),
+                Err(error) => {
+                    tracing::warn!(%error, "SSLKEYLOGFILE cannot be opened");
+                    return;
+                }
+            }
+        }
+        if let Some(file) = &mut self.key_log {
+            let _ = writeln!(file, "{}", line.trim_end());
+        }
+    }
+
+    // === the end ===
+
+    fn terms(&self) -> Terms {
+        let runtime = &self.fleet.plan.runtime;
+        Terms { delay: runtime.drain_delay, timeout: runtime.drain_timeout }
+    }
+
+    fn asked_to_end(&mut self, signal: &str) -> Step {
+        let mut terms = self.terms();
+        if signal == "SIGINT" {
+            terms.delay = Duration::ZERO;
+        }
+        tracing::info!(signal, phase = self.phase.name(), "asked to end");
+        self.phase.asked(Instant::now(), terms)
+    }
+
+    /// Says whether it is over.
+    fn perform(&mut self, step: Step) -> bool {
+        match step {
+            Step::Wait => {}
+            Step::Drain => {
+                let over = self.drain_over();
+                tracing::info!(live = self.live(), "listeners close; pipes are given time to end");
+                self.order_all(&Order::Drain { over });
+            }
+            Step::Stop => {
+                tracing::info!(live = self.live(), "every pipe is ended now");
+                self.order_all(&Order::Stop);
+            }
+            Step::Leave => return true,
+        }
+        false
+    }
+
+    fn live(&self) -> u64 {
+        self.links.iter().map(|l| l.counters.live.get() + l.counters.young.get()).sum()
+    }
+
+    /// The slowest pool's pace, but never beyond half of what the drain may take in all.
+    fn drain_over(&self) -> Duration {
+        let longest = self
+            .fleet
+            .wards
+            .iter()
+            .map(|ward| fleet::pace(ward.plan.drain, self.fleet.registry.live(&ward.ids)));
+        longest.max().unwrap_or_default().min(self.terms().timeout / 2)
+    }
+}

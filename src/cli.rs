@@ -1,0 +1,90 @@
+//! What can be typed, and help that teaches by example. It parses; it does nothing else.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// A load balancer for very many long-lived connections, WebSockets above all.
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve what a configuration file says, until SIGTERM
+    #[command(after_help = RUN)]
+    Run {
+        /// The configuration, in TOML
+        file: PathBuf,
+    },
+    /// Read a configuration and say every mistake in it, or what it would do
+    #[command(after_help = CHECK)]
+    Check {
+        /// The configuration, in TOML
+        file: PathBuf,
+    },
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  standpipe check edge.toml         every mistake at once, each with its line and a remedy
+  standpipe run edge.toml           serve; SIGHUP or saving the file reloads it
+  curl -s 127.0.0.1:9901/pools      who is up, and what each server carries
+  curl -s 127.0.0.1:9901/metrics    the same and more, for Prometheus
+
+A smallest configuration:
+  [runtime]
+  admin = \"127.0.0.1:9901\"
+
+  [listeners.edge]
+  bind = [\"0.0.0.0:7000\"]
+  mode = \"l4\"
+  pool = \"chat\"
+
+  [pools.chat]
+  servers = [\"10.0.0.1:9000\", \"10.0.0.2:9000\"]";
+
+const RUN: &str = "\
+Signals:
+  SIGHUP     read the file again; a bad file changes nothing
+  SIGTERM    /ready turns 503, then listeners close, then pipes are given time to end
+  SIGINT     the same without the delay before the listeners close
+  a second SIGTERM or SIGINT ends everything now
+
+Exit codes:
+  0  ended as asked
+  1  could not start: a port is taken, a right is missing, io_uring is forbidden
+  2  the configuration has mistakes
+
+Environment:
+  STANDPIPE_LOG   filters log lines, for example STANDPIPE_LOG=debug
+  SSLKEYLOGFILE   where TLS secrets go, if a listener says tls.key_log = true";
+
+const CHECK: &str = "\
+Examples:
+  standpipe check edge.toml && systemctl reload standpipe
+
+Exit codes:
+  0  the file can be run
+  2  it has mistakes; all of them were printed";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_shows_examples_and_a_configuration() {
+        let help = Cli::command().render_long_help().to_string();
+        assert!(help.contains("standpipe check edge.toml"));
+        assert!(help.contains("[pools.chat]"));
+    }
+}

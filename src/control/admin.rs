@@ -1,0 +1,106 @@
+//! The admin face: what an operator, Prometheus or a load balancer in front may ask. It answers
+//! questions and changes nothing; the answers are made by control's own loop.
+
+use std::io;
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+
+use super::page;
+
+/// The paths there are, for whoever asks for another.
+const PATHS: [&str; 5] = ["/metrics", "/ready", "/live", "/pools", "/config"];
+
+/// One question, with the way its answer goes back.
+#[derive(Debug)]
+pub struct Ask {
+    pub what: What,
+    pub reply: oneshot::Sender<Answer>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    Metrics,
+    Ready,
+    Pools,
+    Config,
+}
+
+#[derive(Debug)]
+pub enum Answer {
+    Text(String),
+    Json(Value),
+    /// As JSON, with 503: not now.
+    Unready(Value),
+}
+
+type Asks = mpsc::Sender<Ask>;
+
+/// Binds and begins to answer. Must run inside control's runtime.
+pub async fn start(address: SocketAddr, asks: Asks) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind(address).await?;
+    let bound = listener.local_addr()?;
+    if !bound.ip().is_loopback() {
+        tracing::warn!(
+            address = %bound,
+            "the admin face is bound to more than loopback: it has no password, so keep it \
+             behind a firewall"
+        );
+    }
+    let router = Router::new()
+        .route("/metrics", get(|asks| ask(asks, What::Metrics)))
+        .route("/ready", get(|asks| ask(asks, What::Ready)))
+        .route("/live", get(|| async { axum::Json(json!({ "live": true })) }))
+        .route("/pools", get(|asks| ask(asks, What::Pools)))
+        .route("/config", get(|asks| ask(asks, What::Config)))
+        .fallback(unknown)
+        .method_not_allowed_fallback(only_get)
+        .with_state(asks);
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "the admin face ended");
+        }
+    });
+    Ok(bound)
+}
+
+async fn ask(State(asks): State<Asks>, what: What) -> Response {
+    let (reply, answer) = oneshot::channel();
+    if asks.send(Ask { what, reply }).await.is_err() {
+        return ending();
+    }
+    match answer.await {
+        Ok(Answer::Text(text)) => {
+            ([(header::CONTENT_TYPE, page::CONTENT_TYPE)], text).into_response()
+        }
+        Ok(Answer::Json(value)) => axum::Json(value).into_response(),
+        Ok(Answer::Unready(value)) => {
+            (StatusCode::SERVICE_UNAVAILABLE, axum::Json(value)).into_response()
+        }
+        Err(_) => ending(),
+    }
+}
+
+fn ending() -> Response {
+    fault(StatusCode::SERVICE_UNAVAILABLE, "the process is ending")
+}
+
+async fn unknown(uri: Uri) -> Response {
+    let body = json!({ "error": format!("no such path: {}", uri.path()), "paths": PATHS });
+    (StatusCode::NOT_FOUND, axum::Json(body)).into_response()
+}
+
+async fn only_get() -> Response {
+    fault(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here")
+}
+
+fn fault(status: StatusCode, what: &str) -> Response {
+    (status, axum::Json(json!({ "error": what }))).into_response()
+}

@@ -1,0 +1,311 @@
+//! What there is to tell the cores: the plan in force, every pool's servers with their health, and
+//! the snapshot made of both. It decides; it sends nothing and asks nobody.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::balance::health::{Change, Checkup, Rules};
+use crate::balance::{Group, Member, MemberState, ServerId, key_of};
+use crate::config::certificates::ToServer;
+use crate::config::plan::{
+    Drain, Listener, OnDown, OnRemove, Plan, Pool, Service, Sticky, WhenEmpty,
+};
+use crate::config::snapshot::{EndServer, ListenerState, Order, PoolState, Snapshot};
+
+use super::material::Material;
+use super::probe::Target;
+use super::registry::Registry;
+use super::settle::Settled;
+
+/// A pool's servers in the plan's order, and how they are.
+#[derive(Debug)]
+pub struct Ward {
+    pub plan: Arc<Pool>,
+    pub ids: Vec<ServerId>,
+    pub checkup: Checkup,
+    pub group: Arc<Group>,
+}
+
+#[derive(Debug)]
+pub struct Fleet {
+    pub plan: Arc<Plan>,
+    pub registry: Registry,
+    pub wards: Vec<Ward>,
+    material: Material,
+    version: u64,
+}
+
+/// What a reload asks of the cores beside the new snapshot.
+#[derive(Debug, Default)]
+pub struct Ends {
+    pub orders: Vec<Order>,
+    /// Pipes those orders will close.
+    pub pipes: u64,
+    /// Servers no longer in the file.
+    pub removed: usize,
+}
+
+impl Fleet {
+    /// The fleet a process begins with: every server in service.
+    pub fn begin(plan: Plan, material: Material, cores: usize) -> Self {
+        let plan = Arc::new(plan);
+        let mut registry = Registry::new(cores);
+        let wards = plan.pools.iter().map(|pool| Ward::admit(pool, &mut registry)).collect();
+        let mut fleet = Self { plan, registry, wards, material, version: 0 };
+        fleet.regroup(Duration::ZERO);
+        fleet
+    }
+
+    /// Goes over to another plan. Servers that stay keep their health and their counts.
+    pub fn reload(&mut self, now: Duration, settled: Settled, material: Material) -> Ends {
+        let before: Vec<(Arc<Pool>, Vec<ServerId>)> =
+            self.wards.iter().map(|ward| (ward.plan.clone(), ward.ids.clone())).collect();
+        let mut old = std::mem::take(&mut self.wards);
+        self.plan = Arc::new(settled.plan);
+        self.material = material;
+        for pool in &self.plan.pools {
+            let known = old.iter().position(|ward| ward.plan.name == pool.name);
+            let ward = match known {
+                Some(at) => old.swap_remove(at).renew(now, pool, &mut self.registry),
+                None => Ward::admit(pool, &mut self.registry),
+            };
+            self.wards.push(ward);
+        }
+        self.regroup(now);
+        self.ends(&before)
+    }
+
+    /// The servers `before` had and this plan has not, and those it began to drain.
+    fn ends(&self, before: &[(Arc<Pool>, Vec<ServerId>)]) -> Ends {
+        let mut ends = Ends::default();
+        for (pool, ids) in before {
+            let ward = self.wards.iter().find(|ward| ward.plan.name == pool.name);
+            for (server, id) in pool.servers.iter().zip(ids) {
+                let live = self.registry.known(*id).live();
+                let place = ward.and_then(|ward| ward.ids.iter().position(|other| other == id));
+                let (over, why) = match (ward, place) {
+                    (Some(ward), Some(at)) => {
+                        if server.draining || !ward.plan.servers[at].draining {
+                            continue;
+                        }
+                        (Some(pace(ward.plan.drain, live)), EndServer::Draining)
+                    }
+                    // A pool that is gone goes by what it said when it was last seen.
+                    (ward, _) => {
+                        ends.removed += 1;
+                        let said = ward.map_or(pool, |ward| &ward.plan);
+                        let over = match said.on_remove {
+                            OnRemove::Keep => continue,
+                            OnRemove::Drain => Some(pace(said.drain, live)),
+                            OnRemove::Close => None,
+                        };
+                        (over, EndServer::Removed)
+                    }
+                };
+                ends.pipes += live;
+                ends.orders.push(Order::EndServer { id: *id, over, why });
+            }
+        }
+        ends
+    }
+
+    /// What a change of health asks of the server's pipes.
+    pub fn on_change(&self, change: &Change) -> Option<Order> {
+        if change.to != MemberState::Down {
+            return None;
+        }
+        let ward = self.ward(change.id)?;
+        let live = self.registry.known(change.id).live();
+        let over = match ward.plan.on_down {
+            OnDown::Keep => return None,
+            OnDown::Drain => Some(pace(ward.plan.drain, live)),
+            OnDown::Close => None,
+        };
+        Some(Order::EndServer { id: change.id, over, why: EndServer::Down })
+    }
+
+    pub fn ward(&self, id: ServerId) -> Option<&Ward> {
+        self.wards.iter().find(|ward| ward.ids.contains(&id))
+    }
+
+    pub fn ward_mut(&mut self, id: ServerId) -> Option<&mut Ward> {
+        self.wards.iter_mut().find(|ward| ward.ids.contains(&id))
+    }
+
+    /// Builds the groups whose members changed; says whether any did.
+    pub fn regroup(&mut self, now: Duration) -> bool {
+        let mut changed = false;
+        for ward in &mut self.wards {
+            let members = ward.members(now);
+            if members != ward.group.members() || ward.group.policy() != ward.plan.policy {
+                ward.group = Arc::new(ward.build(members));
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// The next snapshot, whole.
+    pub fn snapshot(&mut self) -> Arc<Snapshot> {
+        self.version += 1;
+        let material = &self.material;
+        let pools = self.wards.iter().enumerate().map(|(i, ward)| PoolState {
+            group: ward.group.clone(),
+            tls: material.to_server.get(i).cloned().flatten(),
+            cookie: material.cookies.get(i).cloned().flatten(),
+        });
+        let pools = pools.collect();
+        let plan = self.plan.clone();
+        let listeners = plan.listeners.iter().map(|listener| self.listener(listener)).collect();
+        Arc::new(Snapshot { version: self.version, plan, pools, listeners })
+    }
+
+    /// For each listener: does it take connections?
+    pub fn open(&self) -> impl Iterator<Item = bool> {
+        self.plan.listeners.iter().map(|listener| !self.refuses(listener))
+    }
+
+    fn listener(&mut self, listener: &Listener) -> ListenerState {
+        let routes = match &listener.service {
+            Service::L4 { .. } => Vec::new(),
+            Service::L7(l7) => {
+                let rules = l7.rules.iter();
+                rules.map(|rule| self.registry.route(&listener.name, &rule.label)).collect()
+            }
+        };
+        let limits = self.registry.limits(&listener.name);
+        limits.set(listener.max_connections, listener.max_per_source);
+        ListenerState {
+            counters: self.registry.listener(&listener.name),
+            limits,
+            routes,
+            tls: self.material.from_client.get(&listener.name).cloned(),
+            open: !self.refuses(listener),
+        }
+    }
+
+    /// `when_empty = "refuse"`, and none of its pools has a server in service.
+    fn refuses(&self, listener: &Listener) -> bool {
+        listener.when_empty == WhenEmpty::Refuse
+            && pools_of(listener).all(|pool| self.wards[pool].group.is_empty())
+    }
+
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// What to check, and how.
+    pub fn targets(&self) -> Vec<(ServerId, Target)> {
+        let mut targets = Vec::new();
+        for (index, ward) in self.wards.iter().enumerate() {
+            let Some(health) = &ward.plan.health else { continue };
+            let tls = self.material.to_server.get(index).cloned().flatten();
+            for (at, (server, id)) in ward.plan.servers.iter().zip(&ward.ids).enumerate() {
+                let name =
+                    |tls: Arc<ToServer>| Some((tls.client.clone(), tls.names.get(at)?.clone()));
+                let target = Target {
+                    address: server.address.clone(),
+                    health: health.clone(),
+                    source: ward.plan.source.get(at % ward.plan.source.len().max(1)).copied(),
+                    send_proxy: ward.plan.send_proxy,
+                    tls: tls.clone().and_then(name),
+                    host: server.name.to_string(),
+                };
+                targets.push((*id, target));
+            }
+        }
+        targets
+    }
+}
+
+impl Ward {
+    /// A pool never seen before: its servers are in service at once.
+    fn admit(pool: &Arc<Pool>, registry: &mut Registry) -> Self {
+        let ids = identify(pool, registry);
+        let mut checkup = Checkup::new(rules(pool), ids.iter().copied());
+        for (server, id) in pool.servers.iter().zip(&ids) {
+            checkup.drain(Duration::ZERO, *id, server.draining);
+        }
+        let group = Arc::new(Group::build(pool.policy, Vec::new()));
+        Self { plan: pool.clone(), ids, checkup, group }
+    }
+
+    /// The same pool as another plan has it: new servers begin slowly.
+    fn renew(mut self, now: Duration, pool: &Arc<Pool>, registry: &mut Registry) -> Self {
+        let as_before = is_keyed(&self.plan) == is_keyed(pool);
+        self.ids = identify(pool, registry);
+        self.checkup.reload(now, rules(pool), &self.ids);
+        for (server, id) in pool.servers.iter().zip(&self.ids) {
+            self.checkup.drain(now, *id, server.draining);
+        }
+        self.plan = pool.clone();
+        if !as_before {
+            self.group = Arc::new(fresh(pool, Vec::new()));
+        }
+        self
+    }
+
+    fn members(&self, now: Duration) -> Vec<Member> {
+        let servers = self.plan.servers.iter().zip(&self.ids);
+        let member = servers.map(|(server, id)| Member {
+            id: *id,
+            hash: key_of(server.name.as_bytes()),
+            weight: server.weight,
+            share: self.checkup.share(now, *id),
+            state: self.checkup.state(*id).unwrap_or(MemberState::Up),
+            max_connections: server.max_connections,
+        });
+        member.collect()
+    }
+
+    fn build(&self, members: Vec<Member>) -> Group {
+        if self.group.policy() == self.plan.policy && !self.group.members().is_empty() {
+            self.group.rebuild(members)
+        } else {
+            fresh(&self.plan, members)
+        }
+    }
+}
+
+/// Pools a listener may send to, as indices into the plan.
+pub fn pools_of(listener: &Listener) -> impl Iterator<Item = usize> {
+    let (one, rules) = match &listener.service {
+        Service::L4 { pool } => (Some(*pool), &[][..]),
+        Service::L7(l7) => (None, &l7.rules[..]),
+    };
+    one.into_iter().chain(rules.iter().flat_map(|rule| rule.pools.iter().map(|share| share.pool)))
+}
+
+/// How long closing so many pipes takes at the pool's pace.
+pub fn pace(drain: Drain, live: u64) -> Duration {
+    match drain {
+        Drain::Window(window) => window,
+        Drain::Rate(rate) => Duration::from_secs_f64(live as f64 / f64::from(rate.max(1))),
+    }
+}
+
+fn fresh(pool: &Pool, members: Vec<Member>) -> Group {
+    if is_keyed(pool) {
+        Group::build_keyed(pool.policy, members)
+    } else {
+        Group::build(pool.policy, members)
+    }
+}
+
+/// Sticky by a request's own key: its group needs a ring whatever the policy is.
+fn is_keyed(pool: &Pool) -> bool {
+    matches!(pool.sticky, Some(Sticky::Header(_) | Sticky::Query(_)))
+}
+
+fn identify(pool: &Pool, registry: &mut Registry) -> Vec<ServerId> {
+    let servers = pool.servers.iter();
+    servers.map(|server| registry.server(&pool.name, &server.name, &server.address)).collect()
+}
+
+fn rules(pool: &Pool) -> Rules {
+    let rules = Rules { slow_start: pool.slow_start, ..Rules::default() };
+    match &pool.health {
+        Some(health) => Rules { rise: health.rise, fall: health.fall, ..rules },
+        None => rules,
+    }
+}

@@ -1,0 +1,85 @@
+//! Active checks: one small task for each checked server, spread in time so that no two beat
+//! together. It reports results; the verdict is balance's.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::balance::ServerId;
+
+use super::probe::{self, Fault, Target};
+
+/// One check came back.
+#[derive(Debug)]
+pub struct Checked {
+    pub id: ServerId,
+    pub result: Result<(), Fault>,
+}
+
+/// The first check comes early even where later ones are far apart.
+const FIRST_WITHIN: Duration = Duration::from_secs(1);
+
+/// Every interval varies by up to this part of itself, either way.
+const JITTER: f64 = 0.1;
+
+/// All running checks. Dropping it ends them.
+#[derive(Debug)]
+pub struct Checks {
+    running: HashMap<ServerId, (Target, JoinHandle<()>)>,
+    results: mpsc::Sender<Checked>,
+}
+
+impl Checks {
+    pub fn new(results: mpsc::Sender<Checked>) -> Self {
+        Self { running: HashMap::new(), results }
+    }
+
+    /// Goes over to these targets. A check whose target is as it was goes on undisturbed.
+    pub fn set(&mut self, targets: Vec<(ServerId, Target)>) {
+        let mut before = std::mem::take(&mut self.running);
+        for (id, target) in targets {
+            let check = match before.remove(&id) {
+                Some(check) if check.0 == target => check,
+                // Reloads may come faster than checks: one that begins anew begins at once.
+                Some((_, task)) => {
+                    task.abort();
+                    (target.clone(), self.start(id, target, Duration::ZERO))
+                }
+                None => {
+                    let within = target.health.every.min(FIRST_WITHIN);
+                    (target.clone(), self.start(id, target, within.mul_f64(fastrand::f64())))
+                }
+            };
+            self.running.insert(id, check);
+        }
+        for (_, task) in before.into_values() {
+            task.abort();
+        }
+    }
+
+    fn start(&self, id: ServerId, target: Target, first: Duration) -> JoinHandle<()> {
+        let results = self.results.clone();
+        tokio::spawn(async move {
+            let every = target.health.every;
+            tokio::time::sleep(first).await;
+            loop {
+                let result = probe::check(&target).await;
+                if results.send(Checked { id, result }).await.is_err() {
+                    return;
+                }
+                let stretch = 1.0 + JITTER * (2.0 * fastrand::f64() - 1.0);
+                tokio::time::sleep(every.mul_f64(stretch)).await;
+            }
+        })
+    }
+}
+
+impl Drop for Checks {
+    fn drop(&mut self) {
+        for (_, task) in self.running.values() {
+            task.abort();
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! One active check of one server: dial it, and for HTTP ask for a path. It says how it went; what
+//! that means for the server is decided elsewhere.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Request, header};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use crate::config::plan::{Health, SendProxy, ServerAddress};
+
+/// What a server that expects a PROXY header is told when nobody is behind the connection.
+const PROXY_V1_UNKNOWN: &[u8] = b"PROXY UNKNOWN\r\n";
+const PROXY_V2_LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
+/// Everything one check needs; a reload that changes any of it starts the checks anew.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub address: ServerAddress,
+    pub health: Health,
+    pub source: Option<IpAddr>,
+    pub send_proxy: Option<SendProxy>,
+    pub tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    /// What `Host` says.
+    pub host: String,
+}
+
+impl PartialEq for Target {
+    fn eq(&self, other: &Self) -> bool {
+        let tls = match (&self.tls, &other.tls) {
+            (None, None) => true,
+            (Some((a, name_a)), Some((b, name_b))) => Arc::ptr_eq(a, b) && name_a == name_b,
+            _ => false,
+        };
+        tls && self.address == other.address
+            && self.health == other.health
+            && self.source == other.source
+            && self.send_proxy == other.send_proxy
+            && self.host == other.host
+    }
+}
+
+/// Why a check was not good.
+#[derive(Debug)]
+pub enum Fault {
+    Io(io::Error),
+    Http(hyper::Error),
+    Status(u16),
+    /// The whole check took longer than `timeout`.
+    Late(Duration),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Io(error) => write!(f, "{error}"),
+            Fault::Http(error) => write!(f, "no HTTP answer: {error}"),
+            Fault::Status(status) => write!(f, "answered {status}"),
+            Fault::Late(limit) => write!(f, "no answer within {limit:?}"),
+        }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Fault::Io(error)
+    }
+}
+
+impl From<hyper::Error> for Fault {
+    fn from(error: hyper::Error) -> Self {
+        Fault::Http(error)
+    }
+}
+
+/// Checks once.
+pub async fn check(target: &Target) -> Result<(), Fault> {
+    let limit = target.health.timeout;
+    match tokio::time::timeout(limit, attempt(target)).await {
+        Ok(result) => result,
+        Err(_) => Err(Fault::Late(limit)),
+    }
+}
+
+async fn attempt(target: &Target) -> Result<(), Fault> {
+    match &target.address {
+        ServerAddress::Inet(address) => {
+            let stream = dial(*address, target.source).await?;
+            ask(target, stream).await
+        }
+        ServerAddress::Unix(path) => ask(target, dial_unix(path).await?).await,
+    }
+}
+
+async fn dial(address: std::net::SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if let Some(source) = source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
+        socket.bind((source, 0).into())?;
+    }
+    socket.connect(address).await
+}
+
+async fn dial_unix(path: &PathBuf) -> io::Result<UnixStream> {
+    UnixStream::connect(path).await
+}
+
+async fn ask<S>(target: &Target, mut stream: S) -> Result<(), Fault>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    match target.send_proxy {
+        Some(SendProxy::V1) => stream.write_all(PROXY_V1_UNKNOWN).await?,
+        Some(SendProxy::V2) => stream.write_all(PROXY_V2_LOCAL).await?,
+        None => {}
+    }
+    let Some(path) = &target.health.http else { return Ok(()) };
+    match &target.tls {
+        None => get(stream, &target.host, path).await,
+        Some((config, name)) => {
+            let connector = TlsConnector::from(config.clone());
+            get(connector.connect(name.clone(), stream).await?, &target.host, path).await
+        }
+    }
+}
+
+/// One GET; 2xx and 3xx are good. The connection is not kept.
+async fn get<S>(stream: S, host: &str, path: &str) -> Result<(), Fault>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let driver = tokio::spawn(connection);
+    let request = Request::get(path)
+        .header(header::HOST, host)
+        .header(header::USER_AGENT, concat!("standpipe/", env!("CARGO_PKG_VERSION"), " (health)"))
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let answer = sender.send_request(request).await;
+    driver.abort();
+    let status = answer?.status();
+    if status.is_success() || status.is_redirection() {
+        Ok(())
+    } else {
+        Err(Fault::Status(status.as_u16()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    fn target(address: std::net::SocketAddr, http: Option<&str>) -> Target {
+        Target {
+            address: ServerAddress::Inet(address),
+            health: Health {
+                every: Duration::from_secs(1),
+                timeout: Duration::from_millis(300),
+                rise: 1,
+                fall: 1,
+                http: http.map(str::to_owned),
+            },
+            source: None,
+            send_proxy: None,
+            tls: None,
+            host: "chat".to_owned(),
+        }
+    }
+
+    async fn answering(answer: &'static str) -> std::net::SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 1024];
+            let _ = stream.read(&mut head).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_connect_is_enough_where_no_path_is_given() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        check(&target(address, None)).await.unwrap();
+        drop(listener);
+        assert!(matches!(check(&target(address, None)).await, Err(Fault::Io(_))));
+    }
+
+    #[tokio::test]
+    async fn good_and_bad_answers_are_told_apart() {
+        let ok = answering("HTTP/1.1 204 No Content\r\n\r\n").await;
+        check(&target(ok, Some("/healthz"))).await.unwrap();
+        let moved = answering("HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n").await;
+        check(&target(moved, Some("/healthz"))).await.unwrap();
+        let bad = answering("HTTP/1.1 503 Sorry\r\nContent-Length: 0\r\n\r\n").await;
+        assert!(matches!(check(&target(bad, Some("/"))).await, Err(Fault::Status(503))));
+        let noise = answering("SSH-2.0-x\r\n").await;
+        assert!(matches!(check(&target(noise, Some("/"))).await, Err(Fault::Http(_))));
+        let silent = answering("").await;
+        assert!(matches!(check(&target(silent, Some("/"))).await, Err(Fault::Late(_))));
+    }
+}

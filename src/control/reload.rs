@@ -1,0 +1,196 @@
+//! Reading the file again: loaded and proven apart from control's own loop, then fitted onto what
+//! runs, then told to the cores as one snapshot. A bad file changes nothing.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use crate::config::plan::Plan;
+use crate::config::{self, Loaded, Problems};
+
+use super::Control;
+use super::drain::Step;
+use super::material::{Material, RandomKeys};
+use super::settle::{self, Settled, settle};
+use super::watch::{Prints, Watch};
+
+/// What became of reloads so far.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    pub applied: u64,
+    pub unchanged: u64,
+    pub refused: u64,
+    /// Why the file as it is now was refused, and when.
+    pub last_error: Option<(SystemTime, Vec<String>)>,
+    /// One load at a time; what comes meanwhile is done after it.
+    under_way: bool,
+    again: bool,
+}
+
+/// A load came back from its thread.
+#[derive(Debug)]
+pub struct Outcome {
+    why: &'static str,
+    /// How the files looked before they were read.
+    prints: Prints,
+    result: Result<(Loaded, Material), Vec<String>>,
+    keys: RandomKeys,
+}
+
+impl Control {
+    /// Begins to load. Resolving names may take long, so it happens on a thread of its own.
+    pub(super) fn reload(&mut self, why: &'static str) -> Step {
+        if !self.phase.is_serving() {
+            return Step::Wait;
+        }
+        if self.reloads.under_way {
+            self.reloads.again = true;
+            return Step::Wait;
+        }
+        self.reloads.under_way = true;
+        let running = self.fleet.plan.clone();
+        let files = self.files();
+        let mut keys = self.keys.clone();
+        let reply = self.loaded.clone();
+        tokio::task::spawn_blocking(move || {
+            let prints = Prints::take(&files);
+            let result = load(&running, &mut keys);
+            let _ = reply.blocking_send(Outcome { why, prints, result, keys });
+        });
+        Step::Wait
+    }
+
+    /// Goes over to what was loaded, or says why not.
+    pub(super) fn apply(&mut self, outcome: Outcome) -> Step {
+        self.reloads.under_way = false;
+        let Outcome { why, prints, result, keys } = outcome;
+        match result {
+            Err(mistakes) => self.refuse(why, mistakes),
+            Ok((loaded, material)) => {
+                self.keys = keys;
+                self.reloads.last_error = None;
+                self.go_over(why, loaded, material);
+                self.watch_files(prints);
+            }
+        }
+        if std::mem::take(&mut self.reloads.again) {
+            return self.reload("asked for while another was under way");
+        }
+        Step::Wait
+    }
+
+    fn refuse(&mut self, why: &str, mistakes: Vec<String>) {
+        self.reloads.refused += 1;
+        for mistake in &mistakes {
+            tracing::error!("{mistake}");
+        }
+        let count = mistakes.len();
+        tracing::error!(why, mistakes = count, "reload refused: everything stays as it was");
+        self.reloads.last_error = Some((SystemTime::now(), mistakes));
+    }
+
+    fn go_over(&mut self, why: &str, loaded: Loaded, material: Material) {
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let settled = settle(loaded.plan, &self.fleet.plan);
+        for warning in &settled.warnings {
+            tracing::warn!("{warning}");
+        }
+        let touched = Touched::of(&settled);
+        let known = self.fleet.registry.servers().count();
+        let now = self.now();
+        let ends = self.fleet.reload(now, settled, material);
+        let new: Vec<_> = self.fleet.registry.servers().skip(known).collect();
+        for (id, server) in &new {
+            self.introduce(*id, &server.cells);
+        }
+        let servers_added = new.len();
+        drop(new);
+        self.send_snapshot();
+        for order in &ends.orders {
+            self.order_all(order);
+        }
+        self.checks.set(self.fleet.targets());
+        let closes = format!("closes {} pipes", ends.pipes);
+        if touched.nothing {
+            self.reloads.unchanged += 1;
+            tracing::info!(why, closes, "reloaded: nothing but certificates could have changed");
+        } else {
+            self.reloads.applied += 1;
+            tracing::info!(
+                why,
+                pools = touched.pools,
+                listeners = touched.listeners,
+                servers_added,
+                servers_removed = ends.removed,
+                closes,
+                "reloaded"
+            );
+        }
+    }
+
+    /// The configuration and every file it names.
+    pub(super) fn files(&self) -> BTreeSet<PathBuf> {
+        files_of(&self.fleet.plan)
+    }
+
+    pub(super) fn watch_files(&mut self, before: Prints) {
+        match Watch::start(self.files(), before, self.changed.clone()) {
+            Ok(watch) => self.watch = Some(watch),
+            Err(error) => {
+                tracing::warn!(%error, "changes of the file are not noticed; SIGHUP reloads it");
+            }
+        }
+    }
+}
+
+/// Everything that can be wrong with a file is found here, before anything changes.
+fn load(running: &Plan, keys: &mut RandomKeys) -> Result<(Loaded, Material), Vec<String>> {
+    let loaded = config::load(&running.file).map_err(|Problems(problems)| {
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>()
+    })?;
+    let mut mistakes = Vec::new();
+    for address in settle::new_addresses(&loaded.plan, running) {
+        if let Err(error) = settle::is_free(address) {
+            mistakes.push(format!("{address} cannot be listened on: {error}"));
+        }
+    }
+    let material = Material::make(&loaded.plan, keys);
+    if mistakes.is_empty() { Ok((loaded, material)) } else { Err(mistakes) }
+}
+
+struct Touched {
+    nothing: bool,
+    pools: String,
+    listeners: String,
+}
+
+impl Touched {
+    fn of(settled: &Settled) -> Self {
+        Self {
+            nothing: settled.touches_nothing(),
+            pools: settled.pools_touched.join(" "),
+            listeners: settled.listeners_touched.join(" "),
+        }
+    }
+}
+
+fn files_of(plan: &Plan) -> BTreeSet<PathBuf> {
+    let mut files = BTreeSet::from([plan.file.clone()]);
+    for tls in plan.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+        for pair in &tls.certificates {
+            files.extend([pair.cert.clone(), pair.key.clone()]);
+        }
+        files.extend(tls.client_ca.iter().map(|ca| ca.file.clone()));
+        files.extend(tls.ticket_keys.clone());
+    }
+    for pool in &plan.pools {
+        let Some(tls) = &pool.tls else { continue };
+        files.extend(tls.ca.clone());
+        if let Some(pair) = &tls.client_cert {
+            files.extend([pair.cert.clone(), pair.key.clone()]);
+        }
+    }
+    files
+}
