@@ -5,6 +5,7 @@
 
 pub mod http;
 pub mod peers;
+pub mod web;
 pub mod ws;
 
 use std::io::{Read, Write};
@@ -45,7 +46,10 @@ impl Standpipe {
         let admin = SocketAddr::from(([127, 0, 0, 1], port()));
         write_config(&folder.path().join("standpipe.toml"), config, admin);
         let log = std::fs::File::create(folder.path().join("log")).expect("a log file");
-        let child = Command::new(env!("CARGO_BIN_EXE_standpipe"))
+        // Another build of the same program may be put to the same tests.
+        let built = env!("CARGO_BIN_EXE_standpipe").to_string();
+        let binary = std::env::var("STANDPIPE_BINARY").unwrap_or(built);
+        let child = Command::new(binary)
             .arg("run")
             .arg(folder.path().join("standpipe.toml"))
             .envs(variables.iter().copied())
