@@ -174,7 +174,7 @@ pub struct Tls {
     pub client_headers: Option<ClientHeaders>,
     pub ticket_keys: Option<PathBuf>,
     pub key_log: bool,
-    /// Handshakes under way per core before new ones are refused.
+    /// Handshakes under way per core; who comes later waits its turn. 0: no bound.
     pub handshakes_in_flight: u32,
     /// New handshakes a second per core; 0: no bound.
     pub handshakes_per_second: u32,

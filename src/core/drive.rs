@@ -83,7 +83,7 @@ impl Driver {
             self.put_off += 1;
             return Poll::Pending;
         }
-        let quiet = polls == self.polls;
+        let quiet = polls == self.polls && !core.handshakes.is_full();
         self.polls = polls;
         self.put_off = 0;
         loop {
@@ -126,6 +126,7 @@ impl Driver {
             core.ended(pipe);
         }
         core.wire.borrow_mut().reuse(foreign, ended);
+        core.handshakes.turned(core);
         if now != self.now {
             self.now = now;
             core.tick(now);

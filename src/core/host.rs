@@ -62,6 +62,7 @@ fn start(seed: CoreSeed, own_table: bool) -> Result<(), String> {
         readiness: RefCell::default(),
         deadlines: RefCell::default(),
         idle: RefCell::default(),
+        handshakes: Default::default(),
         mode: Cell::new(Mode::Serving),
         polls: Cell::new(0),
         stirred: Cell::new(false),

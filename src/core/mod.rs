@@ -62,6 +62,8 @@ pub struct Core {
     deadlines: RefCell<Deadlines>,
     /// Kept connections to HTTP servers.
     pub idle: RefCell<young::idle::Idle>,
+    /// Who may shake TLS hands.
+    pub handshakes: young::tls::Gate,
     mode: Cell<Mode>,
     /// Polls of young tasks so far: how the driver knows whether any ran.
     polls: Cell<u64>,
@@ -110,6 +112,11 @@ impl Core {
             core.polls.set(core.polls.get() + 1);
             task.as_mut().poll(cx)
         }));
+    }
+
+    /// A task is about to be woken by another one: the driver must not sleep before it ran.
+    pub fn stir(&self) {
+        self.stirred.set(true);
     }
 
     /// A connection identity that no other of this process has.

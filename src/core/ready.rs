@@ -121,6 +121,8 @@ struct Deadline {
     /// Nothing is under way on it: a drain need not wait.
     idle: bool,
     passed: Rc<Cell<bool>>,
+    /// Who waits for something else than the socket, and must learn of it.
+    waker: Option<Waker>,
 }
 
 /// A deadline on a socket, until dropped.
@@ -149,7 +151,7 @@ impl Core {
         let passed = Rc::new(Cell::new(false));
         // One more tick: a deadline may come late, never early.
         let at = self.wire.borrow().now().saturating_add(ticks(limit)).saturating_add(1);
-        let deadline = Deadline { fd, at, idle, passed: Rc::clone(&passed) };
+        let deadline = Deadline { fd, at, idle, passed: Rc::clone(&passed), waker: None };
         let key = self.deadlines.borrow_mut().0.insert(deadline);
         Guard { core: Rc::clone(self), key, passed }
     }
@@ -162,6 +164,10 @@ impl Core {
             let Some(deadline) = deadlines.0.get_mut(key) else { continue };
             if deadline.at <= now && !deadline.passed.replace(true) {
                 socket::end(deadline.fd);
+                if let Some(waker) = deadline.waker.take() {
+                    self.stirred.set(true);
+                    waker.wake();
+                }
             }
         }
     }
@@ -194,6 +200,13 @@ impl Guard {
     /// Whether the deadline passed, and the socket was shut down for it.
     pub fn has_passed(&self) -> bool {
         self.passed.get()
+    }
+
+    /// Wakes a task once the deadline has passed, for a wait that the socket's end would not end.
+    pub fn wake_when_passed(&self, waker: &Waker) {
+        if let Some(deadline) = self.core.deadlines.borrow_mut().0.get_mut(self.key) {
+            deadline.waker = Some(waker.clone());
+        }
     }
 
     /// Moves the deadline to `limit` from now.

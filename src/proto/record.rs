@@ -14,7 +14,7 @@ pub use crypt::{Body, Opener, Sealer};
 pub use fuzz::exercise;
 pub use keys::{Keys, Suite, Version};
 pub use message::TICKET_BYTES_MAX;
-pub use session::{Finish, Opened, Role, Session};
+pub use session::{Finish, Opened, Role, Sealed, Session};
 
 use super::Step;
 

@@ -60,8 +60,8 @@ pub enum Answered {
     /// All of it reached the client. `reusable`: the server's connection may carry another
     /// request; `keep`: the client was told that its own may.
     Whole { status: u16, reusable: bool, keep: bool },
-    /// A valid 101 reached the client; what the server's inlet holds beyond `used` is a tunnel's.
-    Switched { deflate: bool, used: usize },
+    /// A valid 101 reached the client; what follows is a tunnel.
+    Switched { deflate: bool },
     /// Nothing of a final answer went out, and this is why.
     Missing { cause: Cause, untouched: bool },
     /// It stopped in the middle: the client must see that what it got is not all.
@@ -277,7 +277,7 @@ impl<'a> Flight<'a> {
                 return Answered::Missing { cause: Cause::HeadBad, untouched: false };
             };
             if head.status == 101 {
-                return self.switch(&head, found.used).await;
+                return self.switch(&head, found.used, inlet).await;
             }
             if !head.is_interim() {
                 return self.pass(found, inlet).await;
@@ -309,11 +309,12 @@ impl<'a> Flight<'a> {
     }
 
     /// A 101: the answer to a legal upgrade that it fits, or nothing we believe.
-    async fn switch(&self, head: &ResponseHead<'_>, used: usize) -> Answered {
+    async fn switch(&self, head: &ResponseHead<'_>, used: usize, inlet: &Inlet) -> Answered {
         let bad = Answered::Missing { cause: Cause::UpgradeBad, untouched: false };
         let Some(Ok(agreed)) = self.upgrade.map(|upgrade| upgrade.answer(head)) else {
             return bad;
         };
+        debug_assert!(used <= inlet.held().len());
         let mut edits = Edits::new(Connection::Upgrade);
         if let Some(line) = self.set_cookie {
             edits.add("Set-Cookie", line.as_bytes());
@@ -321,7 +322,7 @@ impl<'a> Flight<'a> {
         let mut out = Vec::with_capacity(512);
         write_response(&mut out, head, &edits);
         match self.to_client(&out).await {
-            Ok(()) => Answered::Switched { deflate: agreed.deflate, used },
+            Ok(()) => Answered::Switched { deflate: agreed.deflate },
             Err(cause) => Answered::ClientGone(cause),
         }
     }

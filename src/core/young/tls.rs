@@ -1,10 +1,32 @@
 //! The TLS handshake of a young connection: rustls shakes the hands, one record at a time, and is
 //! let go at the first moment application data may flow. What stays is a [`Session`].
 
+mod gate;
+mod shake;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write as _;
+use std::rc::Rc;
+
+use rustls::Error;
 use rustls::client::ClientConnectionData;
 use rustls::kernel::KernelConnection;
+use rustls::pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::proto::record::{Session, Version};
+use crate::config::certificates::heard::Heard;
+use crate::config::certificates::{FromClient, ToServer};
+use crate::config::snapshot::Report;
+use crate::core::{Core, Guard};
+use crate::meter::{Cause, Ending, Stage};
+use crate::proto::hello::{self, First};
+use crate::proto::record::{Alert, Session, Version};
+use crate::sys::socket;
+
+use super::transport::{self, Stream};
+pub use gate::Gate;
+use shake::{Failure, Party, Progress, Shake};
 
 /// What a handshake leaves behind.
 #[derive(Debug)]
@@ -20,9 +42,9 @@ pub struct Secured {
     pub peer: Option<Peer>,
     pub resumed: bool,
     /// NSS key-log lines for control, if the listener wants them.
-    pub key_log: Vec<String>,
+    key_log: Vec<String>,
     /// As a client: where NewSessionTickets go.
-    tickets: Option<Box<Tickets>>,
+    pub tickets: Option<Box<Tickets>>,
 }
 
 /// A verified certificate, as configured headers tell it.
@@ -34,8 +56,27 @@ pub struct Peer {
     pub fingerprint: String,
 }
 
+impl Peer {
+    fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
+        let fingerprint = digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+        Some(Self { subject: parsed.subject().to_string(), fingerprint })
+    }
+}
+
 /// What rustls needs to make sense of a NewSessionTicket.
 pub struct Tickets(KernelConnection<ClientConnectionData>);
+
+impl Tickets {
+    /// Hands a ticket to the session store. A ticket that makes no sense is an offer not taken.
+    pub fn keep(&mut self, body: &[u8]) {
+        let _ = self.0.handle_new_session_ticket(body);
+    }
+}
 
 impl std::fmt::Debug for Tickets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -44,10 +85,232 @@ impl std::fmt::Debug for Tickets {
 }
 
 impl Secured {
-    /// Hands a ticket to the session store. A ticket that makes no sense is an offer not taken.
+    /// Hands a ticket to the session store, as a client.
     pub fn keep_ticket(&mut self, body: &[u8]) {
         if let Some(tickets) = &mut self.tickets {
-            let _ = tickets.0.handle_new_session_ticket(body);
+            tickets.keep(body);
         }
     }
 }
+
+/// Shakes hands with a client. `first` was read from it already.
+///
+/// # Errors
+/// How the connection ended. The client was told: by an alert, or, if it speaks plain HTTP, by an
+/// answer that says so.
+pub async fn from_client(
+    core: &Rc<Core>,
+    stream: &Stream,
+    tls: &FromClient,
+    first: &[u8],
+    guard: &Guard,
+) -> Result<Box<Secured>, Ending> {
+    let outcome = serve(core, stream, tls, first, guard).await;
+    let counters = &core.counters;
+    match &outcome {
+        Ok(secured) if secured.resumed => counters.tls_resumed.inc(),
+        Ok(_) => counters.tls_full.inc(),
+        Err(ending) if ending.cause == Cause::Quiet => {}
+        Err(_) => counters.tls_failed.inc(),
+    }
+    outcome
+}
+
+async fn serve(
+    core: &Rc<Core>,
+    stream: &Stream,
+    tls: &FromClient,
+    first: &[u8],
+    guard: &Guard,
+) -> Result<Box<Secured>, Ending> {
+    let refuse = |cause| Ending::client(Stage::Tls, cause);
+    let mut shake = Shake::server(&tls.server).map_err(|_| refuse(Cause::Internal))?;
+    shake.take(first).map_err(|_| refuse(Cause::HelloBad))?;
+    // The line is for those who have said something: a silent connection holds no place in it.
+    while !opening(&shake)? {
+        hear(stream, &mut shake, guard).await.map_err(refuse)?;
+    }
+    if hello::sniff(shake.waiting()) == Some(First::Http) {
+        farewell(stream, guard, PLAIN_HTTP_ANSWER).await;
+        return Err(refuse(Cause::PlainOnTls));
+    }
+    let pass = Gate::enter(core, tls, guard).await;
+    let _pass = pass.map_err(|cause| Ending::proxy(Stage::Tls, cause))?;
+    match exchange(stream, &mut shake, guard).await {
+        Ok(()) => {}
+        Err(Broken { cause, last_words }) => {
+            for line in std::mem::take(&mut shake.heard.key_log) {
+                core.report(Report::KeyLog(line));
+            }
+            drop(shake);
+            farewell(stream, guard, &last_words).await;
+            return Err(refuse(cause));
+        }
+    }
+    let mut secured = shake.finish().map_err(|_| Ending::proxy(Stage::Tls, Cause::Internal))?;
+    for line in secured.key_log.drain(..) {
+        core.report(Report::KeyLog(line));
+    }
+    Ok(Box::new(secured))
+}
+
+/// Shakes hands with the pool's server number `member`.
+///
+/// # Errors
+/// Why it came to nothing: a cause of the stage [`Stage::Dial`].
+pub async fn to_server(
+    core: &Rc<Core>,
+    stream: &Stream,
+    tls: &ToServer,
+    member: usize,
+    guard: &Guard,
+) -> Result<Box<Secured>, Cause> {
+    let name = tls.names.get(member).ok_or(Cause::Internal)?.clone();
+    let mut shake = Shake::client(&tls.client, name).map_err(|_| Cause::Internal)?;
+    let outcome = match exchange(stream, &mut shake, guard).await {
+        Ok(()) => shake.finish().map_err(|_| Cause::Internal),
+        Err(Broken { cause, last_words }) => {
+            let _ = stream.write_all(&last_words).await;
+            Err(cause)
+        }
+    };
+    let counters = &core.counters;
+    match &outcome {
+        Ok(secured) if secured.resumed => counters.tls_server_resumed.inc(),
+        Ok(_) => counters.tls_server_full.inc(),
+        Err(_) => counters.tls_server_failed.inc(),
+    }
+    outcome.map(Box::new)
+}
+
+/// A handshake that broke, and what the peer is to be told.
+struct Broken {
+    cause: Cause,
+    last_words: Vec<u8>,
+}
+
+/// Says and hears until the handshake is done.
+async fn exchange<P: Party>(
+    stream: &Stream,
+    shake: &mut Shake<P>,
+    guard: &Guard,
+) -> Result<(), Broken> {
+    let silent = |cause| Broken { cause, last_words: Vec::new() };
+    let mut spoken = false;
+    loop {
+        let mut out = Vec::new();
+        let progress = match shake.advance(&mut out) {
+            Ok(progress) => progress,
+            Err(failure) => {
+                let cause = cause_of(&failure, &shake.heard, spoken);
+                return Err(Broken { cause, last_words: alert(cause, &failure, out) });
+            }
+        };
+        if !out.is_empty() {
+            spoken = true;
+            let sent = stream.write_all(&out).await;
+            sent.map_err(|error| silent(passed_or(guard, transport::cause(&error))))?;
+        }
+        match progress {
+            Progress::Done => return Ok(()),
+            Progress::Need => hear(stream, shake, guard).await.map_err(silent)?,
+        }
+    }
+}
+
+/// Whether enough has come to begin with: a whole record, or what can never be one.
+fn opening<P: Party>(shake: &Shake<P>) -> Result<bool, Ending> {
+    let refuse = |cause| Ending::client(Stage::Tls, cause);
+    match hello::sniff(shake.waiting()) {
+        None => Ok(false),
+        Some(First::Tls) => match shake.ready() {
+            Err(Failure::Record(_)) => Err(refuse(Cause::HelloBad)),
+            ready => Ok(ready.unwrap_or(false)),
+        },
+        Some(First::Http) => Ok(true),
+        Some(First::Other) => Err(refuse(Cause::HelloBad)),
+    }
+}
+
+/// Reads more of what the peer says.
+async fn hear<P: Party>(stream: &Stream, shake: &mut Shake<P>, guard: &Guard) -> Result<(), Cause> {
+    let mut bytes = Vec::new();
+    match stream.read(&mut bytes, READ_BYTES).await {
+        Ok(0) if guard.has_passed() => Err(Cause::Timeout),
+        Ok(0) if shake.total() == 0 => Err(Cause::Quiet),
+        Ok(0) => Err(Cause::Cut),
+        Ok(_) => shake.take(&bytes).map_err(|_| Cause::HelloBad),
+        Err(error) => Err(passed_or(guard, transport::cause(&error))),
+    }
+}
+
+fn passed_or(guard: &Guard, cause: Cause) -> Cause {
+    if guard.has_passed() { Cause::Timeout } else { cause }
+}
+
+/// Tells the peer, and waits a little for it to hear: closing on bytes that were not read would
+/// reset the connection and take the last words with it.
+async fn farewell(stream: &Stream, guard: &Guard, last_words: &[u8]) {
+    if last_words.is_empty() || stream.write_all(last_words).await.is_err() {
+        return;
+    }
+    socket::finish(stream.fd());
+    guard.extend(LINGER);
+    let (mut bytes, mut total) = (Vec::new(), 0);
+    while total < LINGER_BYTES_MAX {
+        bytes.clear();
+        match stream.read(&mut bytes, READ_BYTES).await {
+            Ok(got @ 1..) => total += got,
+            _ => return,
+        }
+    }
+}
+
+/// The alert to send. rustls has no words of its own for a name that is not ours.
+fn alert(cause: Cause, failure: &Failure, out: Vec<u8>) -> Vec<u8> {
+    let fatal = |description: u8| vec![21, 3, 3, 0, 2, 2, description];
+    match (cause, failure) {
+        (Cause::UnknownName, _) => fatal(UNRECOGNIZED_NAME),
+        (Cause::NothingInCommon, Failure::Tls(Error::General(_))) => fatal(HANDSHAKE_FAILURE),
+        (_, Failure::Record(fault)) => match fault.alert() {
+            // In the clear only: under handshake keys rustls alone could say it.
+            Some(alert) if out.is_empty() => fatal(alert.0),
+            _ => out,
+        },
+        (Cause::HelloBad, _) if out.is_empty() => fatal(Alert::DECODE_ERROR.0),
+        _ => out,
+    }
+}
+
+fn cause_of(failure: &Failure, heard: &Heard, spoken: bool) -> Cause {
+    match failure {
+        Failure::Tls(error) => match error {
+            Error::General(_) if heard.unknown_name => Cause::UnknownName,
+            Error::General(_) if heard.no_certificate => Cause::NothingInCommon,
+            Error::NoCertificatesPresented => Cause::CertificateMissing,
+            Error::InvalidCertificate(_) => Cause::CertificateBad,
+            Error::PeerIncompatible(_) | Error::NoApplicationProtocol => Cause::NothingInCommon,
+            Error::AlertReceived(_) => Cause::Alert,
+            Error::DecryptError => Cause::RecordBad,
+            Error::PeerSentOversizedRecord => Cause::RecordTooLarge,
+            Error::InvalidMessage(_) if !spoken => Cause::HelloBad,
+            _ => Cause::HandshakeFailed,
+        },
+        Failure::Record(_) if !spoken => Cause::HelloBad,
+        Failure::Record(fault) => transport::cause_of(*fault),
+        Failure::TooLong => Cause::HelloBad,
+        Failure::Closed => Cause::Alert,
+        Failure::Internal => Cause::Internal,
+    }
+}
+
+/// What a browser shows that was pointed at the TLS port with `http://`.
+const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
+Content-Type: text/plain; charset=utf-8\r\nContent-Length: 52\r\nConnection: close\r\n\r\n\
+This port speaks TLS: use https:// or wss:// here.\r\n";
+
+const READ_BYTES: usize = 4 << 10;
+const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 256 << 10;
+const UNRECOGNIZED_NAME: u8 = 112;
+const HANDSHAKE_FAILURE: u8 = 40;

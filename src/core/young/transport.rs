@@ -177,8 +177,8 @@ async fn read_tls(
         }
         if secured.session.answer_due() {
             let mut answer = [0; 2 * OVERHEAD_MAX];
-            let (_, written) = secured.session.seal(&[], &mut answer).map_err(broken)?;
-            stream.write_all(&answer[..written]).await?;
+            let sealed = secured.session.seal(&[], &mut answer).map_err(broken)?;
+            stream.write_all(&answer[..sealed.written]).await?;
         }
         match opened.finish {
             _ if got > 0 => return Ok(got),

@@ -80,13 +80,12 @@ impl Serving<'_> {
         asked: &Asked,
         served: Served,
         answered: Answered,
-        mut inlet: Inlet,
+        inlet: Inlet,
     ) -> Result<Upgraded, After> {
         let count = |result| self.terms.route.handshakes.count(result);
         let Served { channel, lease, .. } = served;
         Err(match answered {
-            Answered::Switched { deflate, used } => {
-                inlet.take(used);
+            Answered::Switched { deflate } => {
                 count(Handshake::Upgraded);
                 return Ok(Upgraded {
                     server: channel,

@@ -29,6 +29,21 @@ pub struct Opened {
     pub finish: Option<Finish>,
     /// NewSessionTicket bodies, as a client.
     pub tickets: Vec<Vec<u8>>,
+    /// Records opened, and how many of them changed the peer's key.
+    pub records: u32,
+    pub updates: u32,
+}
+
+/// What a burst of plaintext became.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Sealed {
+    /// Bytes of plaintext that are in the records.
+    pub taken: usize,
+    /// Bytes of records.
+    pub written: usize,
+    pub records: u32,
+    /// KeyUpdates among the records.
+    pub updates: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +90,14 @@ impl Session {
     /// Opens every whole record in `buffer`, in place. Plaintext of several records is moved
     /// together behind the first.
     pub fn open(&mut self, buffer: &mut [u8]) -> Opened {
-        let mut opened = Opened { plain: 0..0, used: 0, finish: None, tickets: Vec::new() };
+        let mut opened = Opened {
+            plain: 0..0,
+            used: 0,
+            finish: None,
+            tickets: Vec::new(),
+            records: 0,
+            updates: 0,
+        };
         if self.heard_close {
             opened.used = buffer.len();
             opened.finish = Some(Finish::Closed);
@@ -120,52 +142,54 @@ impl Session {
         plain + (plain / PLAIN_MAX + 1) * OVERHEAD_MAX + KEY_UPDATE_RECORD
     }
 
-    /// Seals as much of `plain` as `out` has room for: (bytes taken, bytes written). A KeyUpdate
-    /// that is owed, or that the key's age demands, goes first.
-    pub fn seal(&mut self, plain: &[u8], out: &mut [u8]) -> Result<(usize, usize), Fault> {
+    /// Seals as much of `plain` as `out` has room for. A KeyUpdate that is owed, or that the key's
+    /// age demands, goes first.
+    pub fn seal(&mut self, plain: &[u8], out: &mut [u8]) -> Result<Sealed, Fault> {
         if self.said_close {
             return Err(Fault::UnexpectedMessage);
         }
         let refresh = self.version() == Version::Tls13;
         let mut sealer = self.seal.sealer();
-        let (mut taken, mut written) = (0, 0);
+        let mut sealed = Sealed::default();
         if self.answer_due {
-            written += update(&mut sealer, out)?;
+            update(&mut sealer, out, &mut sealed)?;
             self.answer_due = false;
         }
-        while taken < plain.len() {
+        while sealed.taken < plain.len() {
             if sealer.records_left() == 0 {
-                if !refresh {
-                    return if taken > 0 { Ok((taken, written)) } else { Err(Fault::Exhausted) };
-                }
-                match update(&mut sealer, &mut out[written..]) {
-                    Ok(bytes) => written += bytes,
-                    Err(_) if taken > 0 => break,
+                let renewed = match refresh {
+                    true => update(&mut sealer, out, &mut sealed),
+                    false => Err(Fault::Exhausted),
+                };
+                match renewed {
+                    Ok(()) => {}
+                    Err(_) if sealed.taken > 0 => break,
                     Err(fault) => return Err(fault),
                 }
             }
-            let room = (out.len() - written).saturating_sub(sealer.sealed_len(0));
-            let piece = (plain.len() - taken).min(PLAIN_MAX).min(room);
+            let room = (out.len() - sealed.written).saturating_sub(sealer.sealed_len(0));
+            let piece = (plain.len() - sealed.taken).min(PLAIN_MAX).min(room);
             if piece == 0 {
                 break;
             }
-            let chunk = &plain[taken..taken + piece];
-            written += sealer.seal(Kind::Data, chunk, &mut out[written..])?;
-            taken += piece;
+            let chunk = &plain[sealed.taken..sealed.taken + piece];
+            sealed.written += sealer.seal(Kind::Data, chunk, &mut out[sealed.written..])?;
+            sealed.taken += piece;
+            sealed.records += 1;
         }
-        Ok((taken, written))
+        Ok(sealed)
     }
 
     /// Seals all of `plain` at the end of `out`.
-    pub fn seal_onto(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+    pub fn seal_onto(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<Sealed, Fault> {
         let start = out.len();
         out.resize(start + Self::sealed_max(plain.len()), 0);
         let sealed = self.seal(plain, &mut out[start..]);
-        out.truncate(start + sealed.map_or(0, |(_, written)| written));
-        match sealed? {
-            (taken, _) if taken == plain.len() => Ok(()),
-            _ => Err(Fault::Exhausted),
-        }
+        out.truncate(start + sealed.map_or(0, |sealed| sealed.written));
+        sealed.and_then(|sealed| match sealed.taken == plain.len() {
+            true => Ok(sealed),
+            false => Err(Fault::Exhausted),
+        })
     }
 
     /// The last record we send: `close_notify`, or what went wrong. Said once.
@@ -189,6 +213,7 @@ impl Session {
             let body = opener.open(record)?;
             let at = opened.used;
             opened.used += length;
+            opened.records += 1;
             if self.messages.cut() && body.kind != Kind::Handshake {
                 return Err(Fault::UnexpectedMessage);
             }
@@ -209,11 +234,13 @@ impl Session {
                     }
                 }
                 Kind::Handshake => {
-                    let (answer_due, tickets) = (&mut self.answer_due, &mut opened.tickets);
+                    let answer_due = &mut self.answer_due;
+                    let (tickets, updates) = (&mut opened.tickets, &mut opened.updates);
                     self.messages.take(role, version, &buffer[at..][body.plain], |message| {
                         match message {
                             Message::KeyUpdate { answer } => {
                                 *answer_due |= answer;
+                                *updates += 1;
                                 opener.update()?;
                             }
                             Message::Ticket(body) => tickets.push(body),
@@ -269,10 +296,12 @@ fn alert(version: Version, bytes: &[u8]) -> Result<bool, Fault> {
     }
 }
 
-fn update(sealer: &mut Sealer<'_>, out: &mut [u8]) -> Result<usize, Fault> {
-    let written = sealer.seal(Kind::Handshake, &KEY_UPDATE_MESSAGE, out)?;
-    sealer.update()?;
-    Ok(written)
+fn update(sealer: &mut Sealer<'_>, out: &mut [u8], sealed: &mut Sealed) -> Result<(), Fault> {
+    let room = &mut out[sealed.written..];
+    sealed.written += sealer.seal(Kind::Handshake, &KEY_UPDATE_MESSAGE, room)?;
+    sealed.records += 1;
+    sealed.updates += 1;
+    sealer.update()
 }
 
 /// Records without data that may follow one another: enough for tickets and key changes, too few

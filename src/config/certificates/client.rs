@@ -1,0 +1,143 @@
+//! `pools.X.tls`, from files to what rustls dials servers with.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+
+use super::chain::{Chain, certificates};
+use super::heard::Ear;
+use super::sessions::Sessions;
+use super::{Loaded, Problem, ToServer, VERSIONS, provider};
+use crate::config::plan::{Server, ServerAddress, ServerTls};
+
+impl ToServer {
+    /// Loads and proves everything the section names, for these servers.
+    ///
+    /// # Errors
+    /// Files that cannot be read or make no sense, and servers without a name to verify.
+    pub fn load(tls: &ServerTls, servers: &[Server]) -> Result<Loaded<Self>, Vec<Problem>> {
+        let (mut warnings, mut problems) = (Vec::new(), Vec::new());
+        let verifier = verifier(tls, &mut warnings).map_err(|problem| problems.push(problem));
+        let ours = tls.client_cert.as_ref().map(|files| Chain::load(files, &mut warnings));
+        let ours = ours.transpose().map_err(|problem| problems.push(problem));
+        let names = servers.iter().filter_map(|server| {
+            let name = name(tls.server_name.as_deref(), server);
+            name.map_err(|problem| problems.push(problem)).ok()
+        });
+        let names = names.collect();
+        let (Ok(verifier), Ok(ours), true) = (verifier, ours, problems.is_empty()) else {
+            return Err(problems);
+        };
+
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(VERSIONS)
+            .expect("the provider has suites of both versions")
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let mut client = match ours {
+            None => builder.with_no_client_auth(),
+            Some(chain) => builder.with_client_cert_resolver(Arc::new(
+                rustls::sign::SingleCertAndKey::from(chain.key),
+            )),
+        };
+        client.enable_secret_extraction = true;
+        client.key_log = Arc::new(Ear { lines: false });
+        client.resumption = Resumption::store(Arc::new(Sessions::new()));
+        Ok(Loaded { value: Self { client: Arc::new(client), names }, warnings })
+    }
+}
+
+/// The name a server must prove: the configured one, the host as written, or its address.
+fn name(configured: Option<&str>, server: &Server) -> Result<ServerName<'static>, Problem> {
+    let remedy = "set `server_name` in the pool's tls section";
+    let invalid = |name: &str| {
+        Problem::new(Path::new(&*server.name), format!("`{name}` is not a name to verify"), remedy)
+    };
+    if let Some(name) = configured {
+        return ServerName::try_from(name.to_owned()).map_err(|_| invalid(name));
+    }
+    match &server.address {
+        ServerAddress::Inet(address) => {
+            let host = server.written.rsplit_once(':').map(|(host, _)| host);
+            let host = host.map(|host| host.trim_matches(['[', ']']));
+            let host = host.and_then(|host| ServerName::try_from(host.to_owned()).ok());
+            Ok(host.unwrap_or_else(|| ServerName::from(address.ip())))
+        }
+        ServerAddress::Unix(path) => Err(invalid(&path.to_string_lossy())),
+    }
+}
+
+fn verifier(
+    tls: &ServerTls,
+    warnings: &mut Vec<Problem>,
+) -> Result<Arc<dyn ServerCertVerifier>, Problem> {
+    if tls.insecure {
+        let file = Path::new("pools");
+        let what = "`verify = false`: any server is believed";
+        warnings.push(Problem::new(file, what, "give a `ca` and leave `verify` out"));
+        return Ok(Arc::new(Anyone(provider())));
+    }
+    let mut roots = RootCertStore::empty();
+    let remedy = "give the authority that signs the servers' certificates as `ca`";
+    let system = Path::new("the system's trust store");
+    let file = match &tls.ca {
+        Some(file) => {
+            for authority in certificates(file)? {
+                roots.add(authority).map_err(|error| Problem::new(file, error, remedy))?;
+            }
+            file
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            system
+        }
+    };
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+    verifier.map(|v| v as _).map_err(|error| Problem::new(file, error, remedy))
+}
+
+/// Believes any certificate whose key signed the handshake.
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
