@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use standpipe::config;
+use standpipe::config::{self, Problems};
+use standpipe::control::Birth;
 
 use cli::{Cli, Command};
 
@@ -24,11 +25,11 @@ fn main() -> ExitCode {
 
 /// `standpipe run FILE`.
 fn run(file: &Path) -> ExitCode {
-    let loaded = match config::load(file) {
-        Ok(loaded) => loaded,
-        Err(problems) => return mistakes(file, &problems),
+    let birth = match prove(file) {
+        Ok(birth) => birth,
+        Err(mistakes) => return tell(file, &mistakes),
     };
-    match start::serve(loaded) {
+    match start::serve(birth) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
             eprintln!("standpipe cannot start:\n{fault}");
@@ -39,17 +40,26 @@ fn run(file: &Path) -> ExitCode {
 
 /// `standpipe check FILE`.
 fn check(file: &Path) -> ExitCode {
-    match config::load(file) {
-        Ok(loaded) => {
-            print!("{}", start::summary(&loaded));
+    match prove(file) {
+        Ok(birth) => {
+            print!("{}", start::summary(&birth));
             ExitCode::SUCCESS
         }
-        Err(problems) => mistakes(file, &problems),
+        Err(mistakes) => tell(file, &mistakes),
     }
 }
 
-fn mistakes(file: &Path, problems: &config::Problems) -> ExitCode {
-    eprintln!("{problems}");
-    eprintln!("{}: {} mistake(s), nothing was started", file.display(), problems.0.len());
+/// The file, then the files it names: everything that can be wrong before anything runs.
+fn prove(file: &Path) -> Result<Birth, Vec<String>> {
+    let said = |problems: Problems| problems.0.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let loaded = config::load(file).map_err(said)?;
+    Birth::new(loaded)
+}
+
+fn tell(file: &Path, mistakes: &[String]) -> ExitCode {
+    for mistake in mistakes {
+        eprintln!("{mistake}");
+    }
+    eprintln!("{}: {} mistake(s), nothing was started", file.display(), mistakes.len());
     ExitCode::from(BAD_CONFIG)
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender};
-use standpipe::config::Loaded;
 use standpipe::config::plan::{Plan, Service};
 use standpipe::config::snapshot::{CoreSeed, Order, Report};
 use standpipe::control::{self, Birth, Link, logging};
@@ -24,9 +23,12 @@ const REPORTS_MAX: usize = 65_536;
 ///
 /// # Errors
 /// What kept the process from serving, with its cause and cure.
-pub fn serve(loaded: Loaded) -> Result<(), String> {
-    logging::start(loaded.plan.runtime.log.format);
-    let cores = loaded.plan.runtime.workers;
+pub fn serve(birth: Birth) -> Result<(), String> {
+    logging::start(birth.plan().runtime.log.format);
+    for warning in &birth.warnings {
+        tracing::warn!("{warning}");
+    }
+    let cores = birth.plan().runtime.workers;
     raise_limit();
     let host = probe()?;
     announce(&host, cores);
@@ -34,7 +36,6 @@ pub fn serve(loaded: Loaded) -> Result<(), String> {
     let shared = Shared::make(cores).map_err(|error| {
         format!("descriptors for {cores} cores: {error}; raise the limit with `ulimit -n 65536`")
     })?;
-    let birth = Birth::new(loaded, cores);
     let (links, reports) = start_cores(&birth, shared)?;
     control::wait_ready(&reports, cores)?;
     control::run(birth, links, reports, &mask)
@@ -84,10 +85,8 @@ impl Shared {
     fn make(cores: usize) -> io::Result<Self> {
         let wakes = (0..cores).map(|_| process::eventfd()).collect::<io::Result<_>>()?;
         let mut pairs = vec![vec![-1; cores]; cores];
-        for a in 0..cores {
-            for b in a + 1..cores {
-                (pairs[a][b], pairs[b][a]) = process::socket_pair()?;
-            }
+        for (a, b) in (0..cores).flat_map(|a| (a + 1..cores).map(move |b| (a, b))) {
+            (pairs[a][b], pairs[b][a]) = process::socket_pair()?;
         }
         Ok(Self { wakes, pairs })
     }
@@ -130,10 +129,10 @@ fn link(seed: CoreSeed, orders: Sender<Order>) -> Result<Link, String> {
 }
 
 /// What `standpipe check` says of a file that can be run.
-pub fn summary(loaded: &Loaded) -> String {
-    let Loaded { plan, warnings } = loaded;
+pub fn summary(birth: &Birth) -> String {
+    let plan = birth.plan();
     let mut text = String::new();
-    for warning in warnings {
+    for warning in &birth.warnings {
         let _ = writeln!(text, "warning: {warning}");
     }
     let _ = writeln!(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::balance::health::{Change, Checkup, Rules};
 use crate::balance::{Group, Member, MemberState, ServerId, key_of};
-use crate::config::certificates::ToServer;
+use crate::config::certificates::{FromClient, ToServer};
 use crate::config::plan::{
     Drain, Listener, OnDown, OnRemove, Plan, Pool, Service, Sticky, WhenEmpty,
 };
@@ -188,6 +188,12 @@ impl Fleet {
     fn refuses(&self, listener: &Listener) -> bool {
         listener.when_empty == WhenEmpty::Refuse
             && pools_of(listener).all(|pool| self.wards[pool].group.is_empty())
+    }
+
+    /// What each listener shows to clients, in the plan's order.
+    pub fn certificates(&self) -> impl Iterator<Item = (&str, &FromClient)> {
+        let listeners = self.plan.listeners.iter();
+        listeners.filter_map(|l| Some((&*l.name, &**self.material.from_client.get(&l.name)?)))
     }
 
     pub fn version(&self) -> u64 {

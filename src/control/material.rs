@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::certificates::{FromClient, ToServer};
+use crate::config::certificates::{self, FromClient, Tickets, ToServer};
 use crate::config::plan::{Plan, Pool, SameSite, Sticky, StickyCookie};
 use crate::route::cookie::{Attributes, Cookie};
 
@@ -15,25 +15,29 @@ pub struct Material {
     /// One for each pool of the plan, as are `cookies`.
     pub to_server: Vec<Option<Arc<ToServer>>>,
     pub cookies: Vec<Option<Arc<Cookie>>>,
+    /// What is allowed but worth a second look.
+    pub warnings: Vec<String>,
 }
 
-/// Cookie keys made up for pools whose file gives none. They live as long as the process, so a
-/// reload sends nobody to another server.
+/// Secrets the process makes up where the file gives none. They live as long as it does, so that
+/// a reload sends nobody to another server and forgets no session.
 #[derive(Debug, Default, Clone)]
-pub struct RandomKeys(HashMap<Arc<str>, [u8; 32]>);
+pub struct Keys {
+    cookies: HashMap<Arc<str>, [u8; 32]>,
+    tickets: Arc<Tickets>,
+}
 
-impl RandomKeys {
-    /// The pool's key, made when first asked for.
-    fn of(&mut self, pool: &Arc<str>) -> [u8; 32] {
-        *self.0.entry(pool.clone()).or_insert_with(|| {
-            tracing::warn!(
-                pool = &**pool,
-                "sticky.key is not set: a random key is used, so other nodes and the next start \
-                 will not know the cookies of this one"
-            );
+impl Keys {
+    /// A pool's cookie key, made when first asked for.
+    fn cookie(&mut self, pool: &Arc<str>, warnings: &mut Vec<String>) -> [u8; 32] {
+        *self.cookies.entry(pool.clone()).or_insert_with(|| {
+            warnings.push(format!(
+                "pools.{pool}.sticky has no key: a random one is used, so other nodes, and this \
+                 one after a restart, will not know its cookies"
+            ));
             let mut key = [0; 32];
-            // Chance that fails here would fail every TLS handshake too; the zero key would still
-            // only tell servers apart.
+            // Chance that fails here would fail every TLS handshake too; a key of zeros would
+            // still tell servers apart.
             let _ = aws_lc_rs::rand::fill(&mut key);
             key
         })
@@ -42,16 +46,62 @@ impl RandomKeys {
 
 impl Material {
     /// Makes everything `plan` asks for.
-    pub fn make(plan: &Plan, keys: &mut RandomKeys) -> Self {
-        let cookies = plan.pools.iter().map(|pool| match &pool.sticky {
-            Some(Sticky::Cookie(cookie)) => Some(Arc::new(tokens(pool, cookie, keys))),
-            _ => None,
-        });
-        Self { cookies: cookies.collect(), ..Self::default() }
+    ///
+    /// # Errors
+    /// Everything that is wrong with the files it names.
+    pub fn make(plan: &Plan, keys: &mut Keys) -> Result<Self, Vec<String>> {
+        let mut made = Self::default();
+        let mut mistakes = Vec::new();
+        for listener in &plan.listeners {
+            let Some(tls) = &listener.tls else { continue };
+            let whose = format!("listeners.{}.tls", listener.name);
+            if let Some(tls) =
+                made.take(&whose, FromClient::load(tls, &keys.tickets), &mut mistakes)
+            {
+                made.from_client.insert(listener.name.clone(), tls);
+            }
+        }
+        for pool in &plan.pools {
+            let whose = format!("pools.{}.tls", pool.name);
+            let tls = pool.tls.as_ref().map(|tls| ToServer::load(tls, &pool.servers));
+            let tls = tls.and_then(|loaded| made.take(&whose, loaded, &mut mistakes));
+            made.to_server.push(tls);
+            made.cookies.push(match &pool.sticky {
+                Some(Sticky::Cookie(cookie)) => {
+                    Some(Arc::new(tokens(pool, cookie, keys, &mut made.warnings)))
+                }
+                _ => None,
+            });
+        }
+        if mistakes.is_empty() { Ok(made) } else { Err(mistakes) }
+    }
+
+    fn take<T>(
+        &mut self,
+        whose: &str,
+        loaded: Result<certificates::Loaded<T>, Vec<certificates::Problem>>,
+        mistakes: &mut Vec<String>,
+    ) -> Option<Arc<T>> {
+        let said = |problem: &certificates::Problem| format!("{whose}: {problem}");
+        match loaded {
+            Ok(loaded) => {
+                self.warnings.extend(loaded.warnings.iter().map(said));
+                Some(Arc::new(loaded.value))
+            }
+            Err(problems) => {
+                mistakes.extend(problems.iter().map(said));
+                None
+            }
+        }
     }
 }
 
-fn tokens(pool: &Pool, cookie: &StickyCookie, keys: &mut RandomKeys) -> Cookie {
+fn tokens(
+    pool: &Pool,
+    cookie: &StickyCookie,
+    keys: &mut Keys,
+    warnings: &mut Vec<String>,
+) -> Cookie {
     let attributes = Attributes {
         path: &cookie.path,
         domain: cookie.domain.as_deref(),
@@ -68,10 +118,10 @@ fn tokens(pool: &Pool, cookie: &StickyCookie, keys: &mut RandomKeys) -> Cookie {
     let key = match &cookie.key {
         Some(secret) => &*secret.0,
         None => {
-            random = keys.of(&pool.name);
+            random = keys.cookie(&pool.name, warnings);
             &random
         }
     };
-    let servers = pool.servers.iter().map(|server| &*server.name);
+    let servers = pool.servers.iter().map(|server| &*server.written);
     Cookie::new(&cookie.name, &attributes, key, &pool.name, servers)
 }

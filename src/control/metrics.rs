@@ -28,6 +28,10 @@ families! {
     USABLE = gauge("pool_servers_usable", "Servers new connections may go to.");
     SERVERS = gauge("pool_servers", "Servers in the file.");
     OPEN = gauge("listener_open", "1 while the listener takes connections.");
+    EXPIRY = gauge(
+        "certificate_expiry_timestamp_seconds",
+        "When the certificate is no longer valid, in seconds since 1970."
+    );
     RESIDENT = gauge("process_resident_memory_bytes", "Memory of the process in RAM.");
     VIRTUAL = gauge("process_virtual_memory_bytes", "Address space of the process.");
     THREADS = gauge("process_threads", "Threads of the process.");
@@ -66,6 +70,14 @@ fn own(control: &Control, page: &mut Page) {
     page.put(&CHECKS, &[("result", "bad")], control.checks_bad as f64);
     for (listener, open) in control.fleet.plan.listeners.iter().zip(control.fleet.open()) {
         page.put(&OPEN, &[("listener", &listener.name)], flag(open));
+    }
+    for (listener, tls) in control.fleet.certificates() {
+        for shown in &tls.certificates {
+            let file = shown.file.display().to_string();
+            let names = shown.names.join(" ");
+            let whose = [("listener", listener), ("file", &*file), ("names", &*names)];
+            page.put(&EXPIRY, &whose, shown.not_after as f64);
+        }
     }
 }
 

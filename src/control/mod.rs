@@ -37,6 +37,7 @@ use tokio::time::MissedTickBehavior;
 use crate::balance::health::Change;
 use crate::balance::{MemberState, ServerId};
 use crate::config::Loaded;
+use crate::config::plan::Plan;
 use crate::config::snapshot::{Order, Report, Snapshot};
 use crate::meter::{CoreCounters, ServerCounters};
 use crate::sys::process::{SignalMask, restore_signals, wake};
@@ -45,7 +46,7 @@ use admin::Ask;
 use drain::{Phase, Step, Terms};
 use fleet::Fleet;
 use health::{Checked, Checks};
-use material::{Material, RandomKeys};
+use material::{Keys, Material};
 use publish::Publisher;
 use watch::Watch;
 
@@ -64,8 +65,10 @@ const START_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Birth {
     fleet: Fleet,
-    keys: RandomKeys,
+    keys: Keys,
     pub first: Arc<Snapshot>,
+    /// What is allowed but worth a second look.
+    pub warnings: Vec<String>,
 }
 
 /// One core, seen from here.
@@ -79,16 +82,23 @@ pub struct Link {
 }
 
 impl Birth {
-    /// Makes the first snapshot for so many cores.
-    pub fn new(loaded: Loaded, cores: usize) -> Self {
-        for warning in &loaded.warnings {
-            tracing::warn!("{warning}");
-        }
-        let mut keys = RandomKeys::default();
-        let material = Material::make(&loaded.plan, &mut keys);
+    /// Loads the files the plan names and makes the first snapshot.
+    ///
+    /// # Errors
+    /// Everything that is wrong with those files.
+    pub fn new(loaded: Loaded) -> Result<Self, Vec<String>> {
+        let mut keys = Keys::default();
+        let material = Material::make(&loaded.plan, &mut keys)?;
+        let mut warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+        warnings.extend(material.warnings.iter().cloned());
+        let cores = loaded.plan.runtime.workers;
         let mut fleet = Fleet::begin(loaded.plan, material, cores);
         let first = fleet.snapshot();
-        Self { fleet, keys, first }
+        Ok(Self { fleet, keys, first, warnings })
+    }
+
+    pub fn plan(&self) -> &Plan {
+        &self.fleet.plan
     }
 
     /// The orders a core finds waiting when it begins: its counter cells for every server.
@@ -154,7 +164,7 @@ pub fn run(
 struct Control {
     born: Instant,
     fleet: Fleet,
-    keys: RandomKeys,
+    keys: Keys,
     links: Vec<Link>,
     reports: Receiver<Report>,
     publisher: Publisher,

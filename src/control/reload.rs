@@ -10,7 +10,7 @@ use crate::config::{self, Loaded, Problems};
 
 use super::Control;
 use super::drain::Step;
-use super::material::{Material, RandomKeys};
+use super::material::{Keys, Material};
 use super::settle::{self, Settled, settle};
 use super::watch::{Prints, Watch};
 
@@ -34,7 +34,7 @@ pub struct Outcome {
     /// How the files looked before they were read.
     prints: Prints,
     result: Result<(Loaded, Material), Vec<String>>,
-    keys: RandomKeys,
+    keys: Keys,
 }
 
 impl Control {
@@ -94,7 +94,7 @@ impl Control {
             tracing::warn!("{warning}");
         }
         let settled = settle(loaded.plan, &self.fleet.plan);
-        for warning in &settled.warnings {
+        for warning in settled.warnings.iter().chain(&material.warnings) {
             tracing::warn!("{warning}");
         }
         let touched = Touched::of(&settled);
@@ -112,10 +112,11 @@ impl Control {
             self.order_all(order);
         }
         self.checks.set(self.fleet.targets());
-        let closes = format!("closes {} pipes", ends.pipes);
+        let pipes = ends.pipes;
         if touched.nothing {
             self.reloads.unchanged += 1;
-            tracing::info!(why, closes, "reloaded: nothing but certificates could have changed");
+            let what = "its certificates at most";
+            tracing::info!(why, touches = what, "reloaded: closes {pipes} pipes");
         } else {
             self.reloads.applied += 1;
             tracing::info!(
@@ -124,8 +125,7 @@ impl Control {
                 listeners = touched.listeners,
                 servers_added,
                 servers_removed = ends.removed,
-                closes,
-                "reloaded"
+                "reloaded: closes {pipes} pipes"
             );
         }
     }
@@ -146,7 +146,7 @@ impl Control {
 }
 
 /// Everything that can be wrong with a file is found here, before anything changes.
-fn load(running: &Plan, keys: &mut RandomKeys) -> Result<(Loaded, Material), Vec<String>> {
+fn load(running: &Plan, keys: &mut Keys) -> Result<(Loaded, Material), Vec<String>> {
     let loaded = config::load(&running.file).map_err(|Problems(problems)| {
         problems.iter().map(ToString::to_string).collect::<Vec<_>>()
     })?;
@@ -156,8 +156,14 @@ fn load(running: &Plan, keys: &mut RandomKeys) -> Result<(Loaded, Material), Vec
             mistakes.push(format!("{address} cannot be listened on: {error}"));
         }
     }
-    let material = Material::make(&loaded.plan, keys);
-    if mistakes.is_empty() { Ok((loaded, material)) } else { Err(mistakes) }
+    match Material::make(&loaded.plan, keys) {
+        Ok(material) if mistakes.is_empty() => Ok((loaded, material)),
+        Ok(_) => Err(mistakes),
+        Err(more) => {
+            mistakes.extend(more);
+            Err(mistakes)
+        }
+    }
 }
 
 struct Touched {
