@@ -108,11 +108,11 @@ impl Standpipe {
 
     /// Writes another config and waits until the running process has taken it.
     pub fn reload(&self, config: &str) {
-        let before = self.metric("standpipe_reloads_total", &[]);
+        let before = self.metric("standpipe_config_reloads_total", &[]);
         write_config(&self.config_path(), config, self.admin);
         self.signal("HUP");
         wait_until("the reload is counted", || {
-            self.metric("standpipe_reloads_total", &[]) > before
+            self.metric("standpipe_config_reloads_total", &[]) > before
         });
     }
 
@@ -282,8 +282,8 @@ pub fn read_exactly(stream: &mut TcpStream, n: usize) -> Vec<u8> {
 pub fn is_silent(stream: &mut TcpStream, span: Duration) -> bool {
     stream.set_read_timeout(Some(span)).expect("a read timeout");
     let mut byte = [0_u8; 1];
-    let silent = matches!(stream.read(&mut byte),
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut));
+    let nothing_yet = [std::io::ErrorKind::WouldBlock, std::io::ErrorKind::TimedOut];
+    let silent = stream.read(&mut byte).is_err_and(|e| nothing_yet.contains(&e.kind()));
     stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
     silent
 }
