@@ -118,26 +118,6 @@ pub struct Share {
     pub weight: u32,
 }
 
-impl Rule {
-    /// The pool (index into [`Plan::pools`]) a client without a sticky cookie goes to.
-    pub fn choose(&self, random: u64) -> Option<usize> {
-        let picked = crate::route::split::pick(self.pools.iter().map(|it| it.weight), random)?;
-        self.pools.get(picked).map(|share| share.pool)
-    }
-
-    /// The pool and the member that a sticky cookie names, which goes before [`Rule::choose`].
-    /// `cookie` gives a pool's tokens. A pool whose share is 0 has lost its claim.
-    pub fn held<'c>(
-        &self,
-        cookie: impl Fn(usize) -> Option<&'c crate::route::cookie::Cookie>,
-        headers: &impl crate::route::Headers,
-    ) -> Option<(usize, usize)> {
-        let open = |share: &Share| (share.weight > 0).then(|| cookie(share.pool)).flatten();
-        let (share, member) = crate::route::split::held(self.pools.iter().map(open), headers)?;
-        self.pools.get(share).map(|share| (share.pool, member))
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relay {
     Frames,

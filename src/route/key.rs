@@ -2,8 +2,6 @@
 //! same value, so the function is written out here and its values are pinned by a test: FNV-1a over
 //! the bytes, 64 bits, then the finaliser of MurmurHash3 to spread them.
 
-use std::net::IpAddr;
-
 use super::{Headers, query};
 
 /// The key of any bytes.
@@ -15,14 +13,6 @@ pub fn of_bytes(bytes: impl IntoIterator<Item = u8>) -> u64 {
     hash ^= hash >> 33;
     hash = hash.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     hash ^ (hash >> 33)
-}
-
-/// The key of a client's address; an IPv4 address has one key whatever socket it came through.
-pub fn of_address(address: IpAddr) -> u64 {
-    match address.to_canonical() {
-        IpAddr::V4(address) => of_bytes(address.octets()),
-        IpAddr::V6(address) => of_bytes(address.octets()),
-    }
 }
 
 /// `sticky = { header = … }`: the key of the first line of that name.
@@ -45,13 +35,6 @@ mod tests {
     fn keys_never_change_between_versions() {
         assert_eq!(of_bytes(*b""), PINNED_EMPTY);
         assert_eq!(of_bytes(*b"alice"), PINNED_ALICE);
-        assert_eq!(of_address(IpAddr::from([10, 0, 0, 1])), PINNED_ADDRESS);
-    }
-
-    #[test]
-    fn a_mapped_address_is_the_address() {
-        let mapped: Result<IpAddr, _> = "::ffff:10.0.0.1".parse();
-        assert_eq!(mapped.map(of_address), Ok(of_address(IpAddr::from([10, 0, 0, 1]))));
     }
 
     #[test]
@@ -65,5 +48,4 @@ mod tests {
 
     const PINNED_EMPTY: u64 = 0xefd0_1f60_ba99_2926;
     const PINNED_ALICE: u64 = 0x3507_d047_a67c_08f4;
-    const PINNED_ADDRESS: u64 = 0x251c_e681_282f_daa9;
 }

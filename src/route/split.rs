@@ -1,7 +1,5 @@
-//! A route's share-out over pools. Randomness is an argument.
-
-use super::Headers;
-use super::cookie::Cookie;
+//! A route's share-out over pools, for clients that no sticky cookie ties to one of them. Randomness
+//! is an argument.
 
 /// Picks an index in proportion to the weights; `None` when they are all zero.
 pub fn pick(weights: impl Iterator<Item = u32> + Clone, random: u64) -> Option<usize> {
@@ -15,19 +13,6 @@ pub fn pick(weights: impl Iterator<Item = u32> + Clone, random: u64) -> Option<u
         }
         None => Some(index),
     })
-}
-
-/// The pool (by its place in `pools`) and the member that a sticky cookie in this request names.
-/// It goes before the share-out: a client stays where it is when the weights change. Give only the
-/// pools that may still be used.
-pub fn held<'c>(
-    pools: impl IntoIterator<Item = Option<&'c Cookie>>,
-    headers: &impl Headers,
-) -> Option<(usize, usize)> {
-    pools
-        .into_iter()
-        .enumerate()
-        .find_map(|(pool, cookie)| cookie?.find(headers).map(|member| (pool, member)))
 }
 
 #[cfg(test)]

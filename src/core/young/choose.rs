@@ -79,7 +79,7 @@ pub fn place(
 ) -> Option<Place> {
     let (index, rule) = rule;
     let lines = Lines(head);
-    for share in &rule.pools {
+    for share in rule.pools.iter().filter(|share| share.weight > 0) {
         let Some(state) = snapshot.pools.get(share.pool) else { continue };
         let named = state.cookie.as_ref().and_then(|cookie| cookie.find(&lines));
         if let Some(member) = named.filter(|member| state.group.sticky(*member, counts)) {
