@@ -35,6 +35,19 @@ pub enum Scene {
     Idle(IdleArgs),
     /// Stream bytes up, down or both ways, every one of them checked.
     Bulk(BulkArgs),
+    /// All drop their connections and return: how long until all are back?
+    Storm(StormArgs),
+    /// A share reads slowly or not at all: what do the others feel?
+    Slow(SlowArgs),
+    /// A share vanishes without FIN: when does the target let go?
+    #[command(name = "halfopen")]
+    HalfOpen(HalfOpenArgs),
+    /// Many users behind one address: how are they split over the servers?
+    Nat(NatArgs),
+    /// Short lives: connections open, say a little and leave, at a rate.
+    Churn(ChurnArgs),
+    /// Hold connections with traffic while a command runs; then count what it broke.
+    Audit(AuditArgs),
     /// The server side: echo, sink or source, well or badly behaved.
     Echo(EchoArgs),
 }
@@ -188,6 +201,136 @@ pub struct BulkArgs {
     pub warmup: Duration,
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     pub drain: Duration,
+}
+
+/// Traffic in the background of a scene.
+#[derive(Args, Debug, Clone)]
+pub struct BackgroundArgs {
+    /// Messages per second over all connections (default: one per second for each)
+    #[arg(long)]
+    pub rate: Option<f64>,
+    /// Message size or mix of sizes
+    #[arg(long, default_value = "128")]
+    pub size: String,
+    /// How long the whole scene lasts
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// How long to wait for answers after the last message
+    #[arg(long, default_value = "5s", value_parser = parse_duration)]
+    pub drain: Duration,
+    /// Share of the connections that talk
+    #[arg(long, default_value = "100%")]
+    pub active: String,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct StormArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    #[command(flatten)]
+    pub traffic: BackgroundArgs,
+    /// How many storms
+    #[arg(long, default_value_t = 1)]
+    pub storms: u32,
+    /// Calm before, between and after storms
+    #[arg(long, default_value = "3s", value_parser = parse_duration)]
+    pub calm: Duration,
+    /// How long all may take to come back
+    #[arg(long, default_value = "60s", value_parser = parse_duration)]
+    pub patience: Duration,
+    /// Drop with a reset instead of FIN
+    #[arg(long)]
+    pub reset: bool,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct SlowArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    #[command(flatten)]
+    pub traffic: BackgroundArgs,
+    /// Share of the connections that read slowly
+    #[arg(long, default_value = "10%")]
+    pub share: String,
+    /// Bytes per second each of those reads; 0: never
+    #[arg(long, default_value = "0")]
+    pub reads: String,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct HalfOpenArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    #[command(flatten)]
+    pub traffic: BackgroundArgs,
+    /// Share of the connections that vanish
+    #[arg(long, default_value = "10%")]
+    pub share: String,
+    /// When they vanish
+    #[arg(long, default_value = "2s", value_parser = parse_duration)]
+    pub after: Duration,
+    /// Do not drop packets: only stop reading and speaking (the kernel goes on acknowledging)
+    #[arg(long)]
+    pub freeze: bool,
+    /// End as soon as the target (--pid) has let go of them
+    #[arg(long)]
+    pub stop_when_released: bool,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct NatArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// How long they stay, each speaking once
+    #[arg(long, default_value = "2s", value_parser = parse_duration)]
+    pub stay: Duration,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct ChurnArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// New connections per second, dialled when due; --connections is how many may live at once
+    #[arg(long, default_value_t = 500.0)]
+    pub rate: f64,
+    /// Round trips of each life
+    #[arg(long, default_value_t = 1)]
+    pub messages: u32,
+    /// How long each stays after them
+    #[arg(long, default_value = "0s", value_parser = parse_duration)]
+    pub life: Duration,
+    #[arg(long, default_value = "128")]
+    pub size: String,
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    pub duration: Duration,
+    #[arg(long, default_value = "1s", value_parser = parse_duration)]
+    pub warmup: Duration,
+    /// Leave with a reset: no TIME_WAIT on either side
+    #[arg(long)]
+    pub reset: bool,
+    /// Every TLS handshake in full
+    #[arg(long)]
+    pub no_resumption: bool,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct AuditArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    #[command(flatten)]
+    pub traffic: BackgroundArgs,
+    /// Shell command to run meanwhile, such as 'kill -HUP $(pidof standpipe)'
+    #[arg(long)]
+    pub during: String,
+    /// Traffic before it
+    #[arg(long, default_value = "3s", value_parser = parse_duration)]
+    pub before: Duration,
+    /// Traffic after it
+    #[arg(long, default_value = "3s", value_parser = parse_duration)]
+    pub after: Duration,
+    /// The longest it may take
+    #[arg(long, default_value = "10m", value_parser = parse_duration)]
+    pub limit: Duration,
 }
 
 #[derive(Args, Debug, Clone)]

@@ -12,6 +12,12 @@ pub struct Conductor {
     measure_from_ns: AtomicU64,
     measure_to_ns: AtomicU64,
     drain_to_ns: AtomicU64,
+    /// Connections with a number below this may be dialled.
+    allowed: AtomicU32,
+    /// How often everybody was told to drop everything and come back.
+    storms: AtomicU32,
+    /// How often the chosen ones were told to vanish.
+    vanishings: AtomicU32,
     leave: AtomicBool,
     gauges: Vec<Gauge>,
 }
@@ -38,10 +44,12 @@ pub struct Times {
 
 /// From a thread to the main one.
 pub enum Report {
-    /// Every connection of this thread is up, or was given up.
+    /// Every allowed connection of this thread is up, or was given up.
     Ready,
+    /// The measured window is over and nothing is awaited any more.
+    Quiet,
     /// What was counted in the last second or so.
-    Interval { end_ns: u64, tally: Box<Tally> },
+    Interval(Box<Tally>),
     /// The thread has left; nothing follows.
     Done,
 }
@@ -50,6 +58,7 @@ impl Conductor {
     pub fn new(threads: usize) -> Conductor {
         Conductor {
             gauges: (0..threads).map(|_| Gauge::default()).collect(),
+            allowed: AtomicU32::new(u32::MAX),
             ..Conductor::default()
         }
     }
@@ -80,6 +89,34 @@ impl Conductor {
             measure_to_ns: self.measure_to_ns.load(Relaxed),
             drain_to_ns: self.drain_to_ns.load(Relaxed),
         })
+    }
+
+    /// Lets connections with numbers below `count` be dialled.
+    pub fn allow(&self, count: u32) {
+        self.allowed.store(count, Relaxed);
+    }
+
+    #[inline]
+    pub fn allowed(&self) -> u32 {
+        self.allowed.load(Relaxed)
+    }
+
+    pub fn storm(&self) {
+        self.storms.fetch_add(1, Relaxed);
+    }
+
+    #[inline]
+    pub fn storms(&self) -> u32 {
+        self.storms.load(Relaxed)
+    }
+
+    pub fn vanish(&self) {
+        self.vanishings.fetch_add(1, Relaxed);
+    }
+
+    #[inline]
+    pub fn vanishings(&self) -> u32 {
+        self.vanishings.load(Relaxed)
     }
 
     /// Close everything now.

@@ -47,6 +47,14 @@ fn main() -> ExitCode {
         Scene::Run(args) => scene::run(args, &interrupt).map(|out| (out, &args.target.output)),
         Scene::Idle(args) => scene::idle(args, &interrupt).map(|out| (out, &args.target.output)),
         Scene::Bulk(args) => scene::bulk(args, &interrupt).map(|out| (out, &args.target.output)),
+        Scene::Storm(args) => scene::storm(args, &interrupt).map(|out| (out, &args.target.output)),
+        Scene::Slow(args) => scene::slow(args, &interrupt).map(|out| (out, &args.target.output)),
+        Scene::HalfOpen(args) => {
+            scene::half_open(args, &interrupt).map(|out| (out, &args.target.output))
+        }
+        Scene::Nat(args) => scene::nat(args, &interrupt).map(|out| (out, &args.target.output)),
+        Scene::Churn(args) => scene::churn(args, &interrupt).map(|out| (out, &args.target.output)),
+        Scene::Audit(args) => scene::audit(args, &interrupt).map(|out| (out, &args.target.output)),
         Scene::Echo(args) => return echo(args, &interrupt),
     };
     match done.and_then(|(outcome, output)| report::deliver(&outcome, output)) {
@@ -56,7 +64,7 @@ fn main() -> ExitCode {
 }
 
 fn echo(args: &EchoArgs, interrupt: &Interrupt) -> ExitCode {
-    let options = match resolve::echo(args) {
+    let options = match echo::resolve::options(args) {
         Ok(options) => options,
         Err(why) => return fail(&why),
     };

@@ -79,6 +79,34 @@ pub enum Verdict {
 }
 
 impl Outcome {
+    /// Nothing measured yet.
+    pub fn blank(scene: &'static str, url: &str, connections: u32) -> Outcome {
+        Outcome {
+            scene,
+            url: url.to_owned(),
+            connections,
+            talkers: connections,
+            threads: 1,
+            intended_rate: None,
+            size: String::new(),
+            total: Tally::new(),
+            moments: Vec::new(),
+            intervals: Vec::new(),
+            times: Times::default(),
+            began_ns: 0,
+            measured_s: 0.0,
+            ramp_s: 0.0,
+            open_at_start: 0,
+            interrupted: false,
+            lag_bound_ns: 0,
+            target: None,
+            own_cpu_ns: 0,
+            own_rss_bytes: 0,
+            notes: Vec::new(),
+            extra: Vec::new(),
+        }
+    }
+
     pub fn achieved_rate(&self) -> f64 {
         self.total.counts.measured_sent as f64 / self.measured_s.max(1e-9)
     }
@@ -138,6 +166,66 @@ impl Outcome {
         }
         let &[.., (n0, m0), (n1, m1)] = points.as_slice() else { return None };
         (n1 > n0).then(|| (m1 - m0) / (n1 - n0))
+    }
+}
+
+/// Figures that only one scene has.
+impl Outcome {
+    fn extra(&mut self, name: &str, value: f64) {
+        self.extra.push((name.into(), value));
+    }
+
+    pub fn note_streams(&mut self, direction: &str) {
+        if direction == "up" {
+            // A sink answers nothing: that is not a loss.
+            self.total.counts.unanswered = 0;
+        }
+        let seconds = self.measured_s.max(1e-9);
+        let counts = &self.total.counts;
+        let bytes = match direction {
+            "down" => counts.measured_bytes_received,
+            "up" => counts.measured_bytes_sent,
+            _ => counts.measured_bytes_sent + counts.measured_bytes_received,
+        };
+        self.extra("gigabits_per_second", bytes as f64 * 8.0 / seconds / 1e9);
+        if let (Some(cpu), true) = (self.target_cpu_ns(), bytes > 0) {
+            self.extra("target_cpu_ns_per_byte", cpu as f64 / bytes as f64);
+        }
+        self.extra("generator_cpu_ns_per_byte", self.own_cpu_ns as f64 / bytes.max(1) as f64);
+    }
+
+    pub fn note_split(&mut self) {
+        let total: u64 = self.total.names.values().sum();
+        let busiest = self.total.names.values().max().copied().unwrap_or(0);
+        let servers = self.total.names.len() as f64;
+        if total == 0 {
+            self.notes.push("no server told its name: start it with standpipe-load echo".into());
+            return;
+        }
+        self.extra("servers_used", servers);
+        self.extra("busiest_share_percent", 100.0 * busiest as f64 / total as f64);
+        self.extra("busiest_times_fair_share", busiest as f64 * servers / total as f64);
+    }
+
+    pub fn note_churn(&mut self, rate: f64) {
+        let opened = self.total.counts.measured_opened as f64;
+        self.extra("connections_per_second", opened / self.measured_s.max(1e-9));
+        self.extra("connections_per_second_intended", rate);
+        if let (Some(cpu), true) = (self.target_cpu_ns(), opened > 0.0) {
+            self.extra("target_cpu_us_per_connection", cpu as f64 / opened / 1e3);
+        }
+        if opened > 0.0 {
+            self.extra("generator_cpu_us_per_connection", self.own_cpu_ns as f64 / opened / 1e3);
+        }
+        self.extra("resumed_share_percent", 100.0 * self.total.counts.resumed as f64 / opened.max(1.0));
+    }
+
+    pub fn note_audit(&mut self) {
+        let counts = self.total.counts;
+        self.extra("connections_closed", counts.closed_by_peer as f64);
+        self.extra("messages_lost", counts.lost() as f64);
+        self.extra("bytes_lost", counts.unanswered_bytes as f64);
+        self.extra("longest_stall_ms", self.total.latency.max() as f64 / 1e6);
     }
 }
 

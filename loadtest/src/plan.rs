@@ -20,6 +20,18 @@ pub enum Traffic {
     Stream,
     /// Nothing is sent; what comes is checked.
     Listen,
+    /// Short lives: this many new connections a second, each with some round trips.
+    Churn { rate: f64, messages: u32, life_ns: u64 },
+}
+
+/// Some connections that do not behave.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Odd {
+    Nobody,
+    /// This share reads so many bytes a second (zero: never).
+    Slow { share: f64, bytes_per_second: u64 },
+    /// This share vanishes when told to, without FIN: packets are dropped, or it just freezes.
+    Doomed { share: f64, freeze: bool },
 }
 
 #[derive(Clone)]
@@ -45,6 +57,13 @@ pub struct Plan {
     pub seed: u64,
     /// Ask every connection's server for its name.
     pub ask: bool,
+    /// The server swallows everything; asked at the end, it tells what it has seen.
+    pub sink: bool,
+    pub odd: Odd,
+    /// A connection that could not be opened, or was closed, is dialled again.
+    pub redial: bool,
+    /// Close with a reset instead of a goodbye.
+    pub reset: bool,
 }
 
 /// What the upgrade request says, beside what it must.
@@ -61,9 +80,22 @@ pub struct Request {
 impl Plan {
     /// Is connection `number` one that talks? Talkers are spread evenly over the numbers.
     pub fn talks(&self, number: u32) -> bool {
-        let before = (f64::from(number) * self.active).floor();
-        let after = (f64::from(number + 1) * self.active).floor();
-        after > before
+        chosen(number, self.active)
+    }
+
+    /// Is connection `number` one of the odd ones? They too are spread evenly.
+    pub fn is_odd(&self, number: u32) -> bool {
+        match self.odd {
+            Odd::Nobody => false,
+            Odd::Slow { share, .. } | Odd::Doomed { share, .. } => chosen(number, share),
+        }
+    }
+
+    pub fn odd_share(&self) -> f64 {
+        match self.odd {
+            Odd::Nobody => 0.0,
+            Odd::Slow { share, .. } | Odd::Doomed { share, .. } => share,
+        }
     }
 
     pub fn talkers(&self) -> u32 {
@@ -75,4 +107,10 @@ impl Plan {
         let (all, threads) = (self.connections as usize, self.threads);
         (all / threads + usize::from(thread < all % threads)) as u32
     }
+}
+
+fn chosen(number: u32, share: f64) -> bool {
+    let before = (f64::from(number) * share).floor();
+    let after = (f64::from(number + 1) * share).floor();
+    after > before
 }

@@ -1,17 +1,18 @@
 //! From flags as typed to a plan that can be carried out, or one sentence saying why not.
 
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 
-use crate::cli::{BulkArgs, EchoArgs, IdleArgs, RunArgs, TargetArgs};
-use crate::echo::{Delay, Listen, Manner, Options};
+use crate::cli::{
+    AuditArgs, BackgroundArgs, BulkArgs, ChurnArgs, HalfOpenArgs, IdleArgs, NatArgs, RunArgs,
+    SlowArgs, StormArgs, TargetArgs,
+};
 use crate::message::{Form, header_bytes};
-use crate::plan::{Plan, Request, Traffic};
+use crate::plan::{Odd, Plan, Request, Traffic};
 use crate::secure::{self, ClientSecrets};
 use crate::sizes::{Sizes, parse_bytes};
-use crate::target::{Scheme, Sources, Target};
+use crate::target::{Sources, Target};
 
 /// Connections per thread and fd table, unless told otherwise. Under the common hard limit of
 /// 20,000 files, with room for what a process has open anyway.
@@ -48,6 +49,7 @@ pub fn idle(args: &IdleArgs) -> Result<Plan, String> {
 
 pub fn bulk(args: &BulkArgs) -> Result<Plan, String> {
     let mut plan = base(&args.target, &args.size)?;
+    plan.sink = args.direction == "up";
     plan.traffic = match args.direction.as_str() {
         "up" | "both" => Traffic::Stream,
         "down" => Traffic::Listen,
@@ -56,6 +58,74 @@ pub fn bulk(args: &BulkArgs) -> Result<Plan, String> {
     plan.duration = args.duration;
     plan.warmup = args.warmup;
     plan.drain = args.drain;
+    Ok(plan)
+}
+
+pub fn storm(args: &StormArgs) -> Result<Plan, String> {
+    let mut plan = background(&args.target, &args.traffic)?;
+    plan.redial = true;
+    plan.reset = args.reset;
+    Ok(plan)
+}
+
+pub fn slow(args: &SlowArgs) -> Result<Plan, String> {
+    let mut plan = background(&args.target, &args.traffic)?;
+    let bytes_per_second = parse_bytes(&args.reads).map_err(|why| format!("--reads {why}"))? as u64;
+    plan.odd = Odd::Slow { share: share(&args.share)?, bytes_per_second };
+    Ok(plan)
+}
+
+pub fn half_open(args: &HalfOpenArgs) -> Result<Plan, String> {
+    let mut plan = background(&args.target, &args.traffic)?;
+    plan.odd = Odd::Doomed { share: share(&args.share)?, freeze: args.freeze };
+    Ok(plan)
+}
+
+pub fn nat(args: &NatArgs) -> Result<Plan, String> {
+    let mut plan = base(&args.target, "128")?;
+    let stay = args.stay.max(Duration::from_millis(100));
+    plan.traffic = Traffic::Open { rate: f64::from(plan.connections) / stay.as_secs_f64() };
+    plan.duration = stay;
+    plan.ask = !plan.target.scheme.websocket;
+    Ok(plan)
+}
+
+pub fn churn(args: &ChurnArgs) -> Result<Plan, String> {
+    let mut plan = base(&args.target, &args.size)?;
+    if !(args.rate.is_finite() && args.rate > 0.0) {
+        return Err(format!("--rate {}: want connections per second above 0", args.rate));
+    }
+    let life_ns = args.life.as_nanos() as u64;
+    plan.traffic = Traffic::Churn { rate: args.rate, messages: args.messages, life_ns };
+    plan.duration = args.duration;
+    plan.warmup = args.warmup;
+    plan.reset = args.reset;
+    if args.no_resumption
+        && let Some(secrets) = &mut plan.secrets
+    {
+        let mut config = rustls::ClientConfig::clone(&secrets.config);
+        config.resumption = rustls::client::Resumption::disabled();
+        secrets.config = std::sync::Arc::new(config);
+    }
+    Ok(plan)
+}
+
+pub fn audit(args: &AuditArgs) -> Result<Plan, String> {
+    background(&args.target, &args.traffic)
+}
+
+/// Scenes that want some open-loop traffic while something else happens.
+fn background(target: &TargetArgs, traffic: &BackgroundArgs) -> Result<Plan, String> {
+    let mut plan = base(target, &traffic.size)?;
+    plan.active = share(&traffic.active)?;
+    plan.duration = traffic.duration;
+    plan.drain = traffic.drain;
+    plan.warmup = Duration::from_millis(500);
+    let rate = traffic.rate.unwrap_or(f64::from(plan.talkers().max(1)));
+    if !rate.is_finite() || rate < 0.0 {
+        return Err(format!("--rate {rate}: want messages per second"));
+    }
+    plan.traffic = if rate > 0.0 { Traffic::Open { rate } } else { Traffic::Silent };
     Ok(plan)
 }
 
@@ -99,6 +169,10 @@ fn base(args: &TargetArgs, size: &str) -> Result<Plan, String> {
         request: request(args, &target)?,
         seed: args.seed,
         ask: args.split && !target.scheme.websocket,
+        sink: false,
+        odd: Odd::Nobody,
+        redial: false,
+        reset: false,
         target,
     })
 }
@@ -147,7 +221,7 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 /// `0,2-3` as a list; nothing given means not pinned.
-fn cores(text: Option<&str>) -> Result<Vec<usize>, String> {
+pub fn cores(text: Option<&str>) -> Result<Vec<usize>, String> {
     let Some(text) = text else { return Ok(Vec::new()) };
     let known = core_affinity::get_core_ids().unwrap_or_default();
     let mut list = Vec::new();
@@ -162,79 +236,4 @@ fn cores(text: Option<&str>) -> Result<Vec<usize>, String> {
         Some(id) => Err(format!("--cores {text}: there is no core {id} for us here")),
         None => Ok(list),
     }
-}
-
-pub fn echo(args: &EchoArgs) -> Result<Options, String> {
-    let mut listens = Vec::new();
-    for text in &args.listen {
-        for (scheme, address) in listen(text)? {
-            let name = args.name.get(listens.len()).cloned();
-            let name = name.unwrap_or_else(|| address.to_string());
-            listens.push(Listen { scheme, address, name });
-        }
-    }
-    if args.name.len() > listens.len() {
-        return Err("more --name than addresses to listen on".into());
-    }
-    if listens.len() > usize::from(u16::MAX) {
-        return Err("too many addresses to listen on".into());
-    }
-    let manner = match args.manner.as_str() {
-        "echo" => Manner::Echo,
-        "sink" => Manner::Sink,
-        "source" => Manner::Source { sizes: Sizes::parse(&args.size)?, rate: args.rate },
-        other => return Err(format!("--manner {other}: want echo, sink or source")),
-    };
-    let files = args.cert.as_deref().zip(args.key.as_deref());
-    let secrets = if listens.iter().any(|listen| listen.scheme.tls) {
-        let mut names: Vec<String> =
-            listens.iter().map(|listen| listen.address.ip().to_string()).collect();
-        names.push("localhost".into());
-        names.sort();
-        names.dedup();
-        Some(secure::server_config(files, names)?)
-    } else {
-        None
-    };
-    let cores = cores(args.cores.as_deref())?;
-    Ok(Options {
-        listens,
-        threads: args.threads.unwrap_or(cores.len().max(1)).max(1),
-        cores,
-        manner,
-        form: if args.text { Form::Text } else { Form::Binary },
-        delay: args.delay.as_deref().map(Delay::parse).transpose()?,
-        stall: args.stall_every.zip(args.stall),
-        die_after: args.die_after.as_deref().map(parse_bytes).transpose()?.map(|n| n as u64),
-        secrets,
-        seed: args.seed,
-    })
-}
-
-/// `tcp://127.0.0.1:9000-9003` is four addresses.
-fn listen(text: &str) -> Result<Vec<(Scheme, SocketAddr)>, String> {
-    let wrong = || format!("{text}: want ws://ADDRESS:PORT, tcp://…, wss://… or tls://…");
-    let (head, ports) = text.trim_end_matches('/').rsplit_once(':').ok_or_else(wrong)?;
-    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-    let first: u16 = first.parse().map_err(|_| wrong())?;
-    let last: u16 = last.parse().map_err(|_| wrong())?;
-    let (scheme, host) = head.split_once("://").ok_or_else(wrong)?;
-    let scheme = match scheme {
-        "ws" => Scheme { websocket: true, tls: false },
-        "wss" => Scheme { websocket: true, tls: true },
-        "tcp" => Scheme { websocket: false, tls: false },
-        "tls" => Scheme { websocket: false, tls: true },
-        _ => return Err(wrong()),
-    };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let mut list = Vec::new();
-    for port in first..=last {
-        let address = (host, port)
-            .to_socket_addrs()
-            .map_err(|error| format!("{text}: {error}"))?
-            .next()
-            .ok_or_else(wrong)?;
-        list.push((scheme, address));
-    }
-    Ok(list)
 }

@@ -14,11 +14,11 @@ pub struct Schedule {
     round: u32,
 }
 
-/// One message that is due.
+/// One message that is due: the `round`-th of its link under this schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
     pub link: u32,
-    pub sequence: u32,
+    pub round: u32,
     pub due_ns: u64,
 }
 
@@ -34,7 +34,7 @@ impl Schedule {
     /// The next message of all, whether its time has come or not.
     pub fn peek(&self) -> Option<Due> {
         let &(phase, link) = self.phases.get(self.at)?;
-        Some(Due { link, sequence: self.round, due_ns: self.time(phase, self.round) })
+        Some(Due { link, round: self.round, due_ns: self.time(phase, self.round) })
     }
 
     /// Takes the message that `peek` showed.
@@ -90,7 +90,7 @@ mod tests {
             schedule.advance();
         }
         let later = schedule.peek().unwrap();
-        assert_eq!(later.sequence, 1000);
+        assert_eq!(later.round, 1000);
         assert_eq!(later.due_ns - first.due_ns, 1_000_000_000);
         assert!(schedule.relative(1000, later.due_ns, 0).abs_diff(first.due_ns) <= 1);
     }

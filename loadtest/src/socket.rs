@@ -15,6 +15,8 @@ pub struct Room {
     pub bytes: Vec<u8>,
     /// Ciphertext on its way through TLS.
     cipher: Vec<u8>,
+    /// How much of `bytes` a read may fill.
+    limit: usize,
 }
 
 /// What a read found.
@@ -49,13 +51,19 @@ struct Unsent {
 
 impl Room {
     pub fn new() -> Room {
-        Room { bytes: vec![0; READ_BYTES], cipher: Vec::new() }
+        Room { bytes: vec![0; READ_BYTES], cipher: Vec::new(), limit: READ_BYTES }
+    }
+
+    /// Lets following reads take at most this much; returns what they were allowed before.
+    pub fn limit(&mut self, bytes: usize) -> usize {
+        std::mem::replace(&mut self.limit, bytes.min(READ_BYTES))
     }
 }
 
 impl Default for Room {
+    /// Nothing at all: what stands in while the real one is lent out.
     fn default() -> Room {
-        Room::new()
+        Room { bytes: Vec::new(), cipher: Vec::new(), limit: 0 }
     }
 }
 
@@ -80,14 +88,14 @@ impl Socket {
     /// Reads once into `room.bytes`. After `Bytes`, read again; a plain socket that gave less than
     /// was asked for is known to be dry, which the caller may use.
     pub fn recv(&mut self, room: &mut Room) -> io::Result<Got> {
-        let Room { bytes, cipher } = room;
-        self.recv_into(bytes, cipher)
+        let Room { bytes, cipher, limit } = room;
+        self.recv_into(&mut bytes[..*limit], cipher)
     }
 
     /// Reads once onto the end of `tail`.
     pub fn recv_after(&mut self, tail: &mut Vec<u8>, room: &mut Room) -> io::Result<Got> {
         let start = tail.len();
-        tail.resize(start + READ_BYTES, 0);
+        tail.resize(start + room.limit, 0);
         let got = self.recv_into(&mut tail[start..], &mut room.cipher);
         tail.truncate(start + if let Ok(Got::Bytes(count)) = got { count } else { 0 });
         got

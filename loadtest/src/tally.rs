@@ -88,14 +88,22 @@ counts! {
     measured_sent,
     /// Answered, and due inside the window.
     measured_received,
+    /// Opened: all of them, or with short lives those due inside the window.
+    measured_opened,
     /// Due inside the window while the connection was down, so never sent.
     missed,
     /// Still waiting for a socket that takes no more when the run ended.
     unsent,
+    /// Handed to a socket, or received whole, inside the window.
+    measured_bytes_sent,
+    measured_bytes_received,
     /// Numbers that were jumped over when a later one came.
     skipped,
     /// Under way when their connection, or the run, ended.
     unanswered,
+    unanswered_bytes,
+    /// The same on connections that were told to misbehave: nobody's fault.
+    odd_unanswered,
     duplicated,
     /// Jumped over, and came after all.
     reordered,
@@ -103,6 +111,8 @@ counts! {
     /// A sound message that belongs to another connection.
     strayed,
     resumed,
+    /// Told to be gone without a word.
+    vanished,
 }
 
 impl Counts {

@@ -3,6 +3,7 @@
 
 mod later;
 mod peer;
+pub mod resolve;
 mod server;
 
 use std::net::SocketAddr;

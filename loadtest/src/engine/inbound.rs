@@ -3,7 +3,7 @@
 use standpipe::sys::generator::monotonic_ns;
 
 use super::Engine;
-use super::link::Stage;
+use super::link::{Habit, Stage};
 use crate::frame;
 use crate::message::{self, Header, Kind, MESSAGE_BYTES_MAX, Parsed};
 use crate::plan::Traffic;
@@ -25,29 +25,42 @@ enum Delivered {
 impl Engine {
     /// Reads a ready link; `ended` says that an end of stream is known to follow.
     pub(super) fn read(&mut self, index: u32, ended: bool) {
+        if matches!(self.links[index as usize].habit, Habit::Slow | Habit::Gone) {
+            return;
+        }
         for _ in 0..READS_MAX {
-            let link = &mut self.links[index as usize];
-            let Some(socket) = &mut link.socket else { return };
-            let got = match &mut link.tail {
-                Some(tail) => socket.recv_after(tail, &mut self.room),
-                None => socket.recv(&mut self.room),
-            };
-            let count = match got {
-                Ok(Got::Bytes(count)) => count,
-                Ok(Got::Dry) => return,
-                Ok(Got::End) => return self.peer_ended(index),
-                Err(error) => return self.failed(index, &error),
-            };
-            self.tally.counts.bytes_received += count as u64;
-            let plain = socket.secure().is_none();
-            if !self.digest(index, count) {
-                return;
-            }
+            let Some(count) = self.read_once(index) else { return };
+            let link = &self.links[index as usize];
+            let plain = link.socket.as_ref().is_some_and(|socket| socket.secure().is_none());
             if plain && count < READ_BYTES && !ended {
                 return;
             }
         }
         self.again.push_back(index);
+    }
+
+    /// One read and all that follows from it. Nothing: dry, or gone.
+    pub(super) fn read_once(&mut self, index: u32) -> Option<usize> {
+        let link = &mut self.links[index as usize];
+        let socket = link.socket.as_mut()?;
+        let got = match &mut link.tail {
+            Some(tail) => socket.recv_after(tail, &mut self.room),
+            None => socket.recv(&mut self.room),
+        };
+        let count = match got {
+            Ok(Got::Bytes(count)) => count,
+            Ok(Got::Dry) => return None,
+            Ok(Got::End) => {
+                self.peer_ended(index);
+                return None;
+            }
+            Err(error) => {
+                self.failed(index, &error);
+                return None;
+            }
+        };
+        self.tally.counts.bytes_received += count as u64;
+        self.digest(index, count).then_some(count)
     }
 
     /// Works through what a read brought. False: the connection is gone.
@@ -191,10 +204,8 @@ impl Engine {
             Kind::Ask => return,
             Kind::Name => {
                 let filler = &whole[message::header_bytes(self.plan.form)..];
-                let name = String::from_utf8_lossy(filler).into_owned();
-                self.links[index as usize].asked = false;
-                *self.tally.names.entry(name).or_default() += 1;
-                return;
+                let words = String::from_utf8_lossy(filler).into_owned();
+                return self.introduced(index, &words);
             }
         }
         if header.connection != self.number(index) && self.plan.traffic != Traffic::Listen {
@@ -203,6 +214,9 @@ impl Engine {
         }
         let now = monotonic_ns();
         self.tally.counts.received += 1;
+        if self.in_window(now) {
+            self.tally.counts.measured_bytes_received += header.length as u64;
+        }
         match self.links[index as usize].account.arrived(header.sequence) {
             Arrival::InOrder => {}
             Arrival::Ahead { missing } => self.tally.counts.skipped += u64::from(missing),
@@ -212,19 +226,45 @@ impl Engine {
                 return;
             }
         }
-        if let Some(times) = self.times
-            && header.due_ns >= times.measure_from_ns
-            && header.due_ns < times.measure_to_ns
-        {
+        let normal = self.links[index as usize].habit == Habit::Normal;
+        if normal && self.in_window(header.due_ns) {
             self.tally.counts.measured_received += 1;
             self.tally.latency.saturating_record(now.saturating_sub(header.due_ns));
         }
         self.answer_next(index);
     }
 
+    /// A server told its name, and a sink also what it has seen of this connection.
+    fn introduced(&mut self, index: u32, words: &str) {
+        let name = words.split(' ').next().unwrap_or_default().to_owned();
+        *self.tally.names.entry(name).or_default() += 1;
+        let link = &mut self.links[index as usize];
+        link.asked = false;
+        if !self.plan.sink {
+            return;
+        }
+        let figure = |key: &str| -> u64 {
+            words
+                .split(' ')
+                .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(0)
+        };
+        let counts = &mut self.tally.counts;
+        counts.received += figure("messages");
+        counts.damaged += figure("damaged");
+        counts.reordered += figure("reordered");
+        counts.duplicated += figure("duplicated");
+        let seen = figure("messages") + figure("damaged");
+        counts.unanswered += u64::from(link.sent).saturating_sub(seen);
+        link.account.skip_to(link.sent);
+    }
+
     fn answer_next(&mut self, index: u32) {
-        if self.plan.traffic == Traffic::Closed {
-            self.say_next(index);
+        match self.plan.traffic {
+            Traffic::Closed => self.say_next(index),
+            Traffic::Churn { messages, life_ns, .. } => self.live_on(index, messages, life_ns),
+            _ => {}
         }
     }
 

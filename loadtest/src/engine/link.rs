@@ -16,8 +16,21 @@ pub enum Stage {
     Leaving,
 }
 
+/// How a connection behaves towards what it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Habit {
+    Normal,
+    /// Reads a little now and then, or never; its latencies count for nothing.
+    Slow,
+    /// Will stop being there without a word, when told to.
+    Doomed,
+    /// It has.
+    Gone,
+}
+
 pub struct Link {
     pub stage: Stage,
+    pub habit: Habit,
     pub talks: bool,
     /// Bytes were lost between messages: looking for the next whole one.
     pub astray: bool,
@@ -26,6 +39,8 @@ pub struct Link {
     pub socket: Option<Socket>,
     /// Messages sent so far, which is the number of the next one.
     pub sent: u32,
+    /// The number its first message of the present schedule has.
+    pub base: u32,
     /// Messages due so far; above `sent` while the socket takes no more.
     pub due: u32,
     /// When the last of those was due.
@@ -40,14 +55,16 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn new(talks: bool) -> Link {
+    pub fn new(talks: bool, habit: Habit) -> Link {
         Link {
             stage: Stage::Down,
+            habit,
             talks,
             astray: false,
             asked: false,
             socket: None,
             sent: 0,
+            base: 0,
             due: 0,
             due_ns: 0,
             since_ns: 0,
@@ -57,7 +74,6 @@ impl Link {
         }
     }
 
-    /// A younger or older life of this connection is told apart by nothing but its socket.
     pub fn is_down(&self) -> bool {
         self.stage == Stage::Down
     }

@@ -4,13 +4,16 @@
 //! no longer than the next due moment, serve what is ready. No connection has a task, a timer or a
 //! buffer of its own.
 
+mod churn;
 mod dial;
+mod habits;
 mod inbound;
 mod link;
 mod opening;
 mod outbound;
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Sender;
@@ -22,11 +25,11 @@ use standpipe::sys::generator::{exact_timers, monotonic_ns};
 
 use crate::conductor::{Conductor, Report, Times};
 use crate::message::Writer;
-use crate::plan::{Plan, Traffic};
+use crate::plan::{Odd, Plan, Traffic};
 use crate::schedule::Schedule;
 use crate::socket::Room;
 use crate::tally::{How, Tally, Who};
-use link::{Link, Stage};
+use link::{Habit, Link, Stage};
 
 /// Counts are handed over this often.
 const INTERVAL_NS: u64 = 1_000_000_000;
@@ -49,11 +52,21 @@ pub struct Engine {
     /// Links that have more to read or write than one turn allows.
     again: VecDeque<u32>,
     dialling: VecDeque<u32>,
+    /// Failed dials that are to be tried again, and when.
+    retries: VecDeque<(u64, u32)>,
+    /// The dial rate is counted from here.
     first_dial_ns: u64,
     dialled: u64,
     undecided: usize,
     open: usize,
     ready_said: bool,
+    quiet_said: bool,
+    accounts_asked: bool,
+    allowed: u32,
+    storms: u32,
+    vanishings: u32,
+    /// Connections whose short life ends at a time.
+    lives: BinaryHeap<Reverse<(u64, u32)>>,
     schedule: Option<Schedule>,
     times: Option<Times>,
     writer: Writer,
@@ -76,7 +89,7 @@ pub fn run(thread: usize, plan: Arc<Plan>, conductor: Arc<Conductor>, reports: S
             let mut tally = Box::new(Tally::new());
             tally.error(format!("generator: cannot make an epoll: {error}"));
             // The main thread may be gone already; then nobody needs to know.
-            let _ = reports.send(Report::Interval { end_ns: monotonic_ns(), tally });
+            let _ = reports.send(Report::Interval(tally));
             let _ = reports.send(Report::Ready);
         }
     }
@@ -103,8 +116,11 @@ impl Engine {
         let now = monotonic_ns();
         let count = plan.share(thread);
         let threads = plan.threads as u32;
-        let links =
-            (0..count).map(|at| Link::new(plan.talks(at * threads + thread as u32))).collect();
+        let links = (0..count)
+            .map(|at| at * threads + thread as u32)
+            .map(|number| Link::new(plan.talks(number), habit(&plan, number)))
+            .collect();
+        let churning = matches!(plan.traffic, Traffic::Churn { .. });
         Ok(Engine {
             thread,
             reports,
@@ -112,11 +128,18 @@ impl Engine {
             links,
             again: VecDeque::new(),
             dialling: (0..count).collect(),
+            retries: VecDeque::new(),
             first_dial_ns: now,
             dialled: 0,
             undecided: 0,
             open: 0,
-            ready_said: false,
+            ready_said: churning,
+            quiet_said: true,
+            accounts_asked: false,
+            allowed: conductor.allowed(),
+            storms: 0,
+            vanishings: 0,
+            lives: BinaryHeap::new(),
             schedule: None,
             times: None,
             writer: Writer::new(plan.form),
@@ -137,11 +160,12 @@ impl Engine {
         loop {
             let now = monotonic_ns();
             self.keep_time(now);
-            if self.finished(now) {
+            if self.conductor.leaving() {
                 break;
             }
             self.dial_some(now);
-            self.say_ready();
+            self.end_lives(now);
+            self.say_where_we_are(now);
             let behind = self.send_due(now);
             let sleep = self.sleep(behind);
             let Ok(count) = self.epoll.wait(&mut events, sleep) else { break };
@@ -157,7 +181,7 @@ impl Engine {
             }
         }
         self.leave(&mut events);
-        self.hand_over(monotonic_ns());
+        self.hand_over();
     }
 
     /// The number of a link over all threads.
@@ -168,25 +192,48 @@ impl Engine {
     fn keep_time(&mut self, now: u64) {
         let times = self.conductor.times();
         if times != self.times {
-            let starting = self.times.is_none();
+            let started = self.times.map(|times| times.start_ns);
             self.times = times;
-            if let (true, Some(times)) = (starting, times) {
+            if let Some(times) = times.filter(|times| Some(times.start_ns) != started) {
                 self.begin_traffic(times);
             }
         }
+        if self.conductor.allowed() != self.allowed {
+            self.allowed = self.conductor.allowed();
+            self.ready_said = self.churning();
+            self.first_dial_ns = now;
+            self.dialled = 0;
+        }
+        if self.conductor.storms() != self.storms {
+            self.storms = self.conductor.storms();
+            self.storm(now);
+        }
+        if self.conductor.vanishings() != self.vanishings {
+            self.vanishings = self.conductor.vanishings();
+            self.vanish();
+        }
         if now >= self.interval_ns {
-            self.hand_over(now);
+            self.hand_over();
             self.interval_ns = now + INTERVAL_NS;
         }
         if now >= self.timeouts_ns {
             self.timeouts_ns = now + 100_000_000;
             self.time_out(now);
+            self.read_slowly();
         }
     }
 
     fn begin_traffic(&mut self, times: Times) {
-        let talking: Vec<u32> =
-            (0..self.links.len() as u32).filter(|&at| self.links[at as usize].talks).collect();
+        self.quiet_said = false;
+        for link in &mut self.links {
+            link.base = link.sent;
+            link.due = link.sent;
+        }
+        // Connections that are not allowed yet are not due either.
+        let allowed = self.allowed;
+        let talking: Vec<u32> = (0..self.links.len() as u32)
+            .filter(|&at| self.links[at as usize].talks && self.number(at) < allowed)
+            .collect();
         match self.plan.traffic {
             Traffic::Open { rate } => {
                 let period = 1e9 * f64::from(self.plan.talkers().max(1)) / rate;
@@ -199,6 +246,10 @@ impl Engine {
                         self.again.push_back(index);
                     }
                 }
+            }
+            Traffic::Churn { .. } => {
+                self.first_dial_ns = times.start_ns;
+                self.dialled = 0;
             }
             Traffic::Silent | Traffic::Listen => {}
         }
@@ -273,33 +324,46 @@ impl Engine {
         self.speak_on(index);
     }
 
-    fn say_ready(&mut self) {
-        if !self.ready_said && self.dialling.is_empty() && self.undecided == 0 {
+    /// Tells the main thread when everything allowed is open, and when nothing is awaited any more.
+    fn say_where_we_are(&mut self, now: u64) {
+        let waiting = self.undecided > 0 || !self.retries.is_empty() || self.next_dial_ns().is_some();
+        if !self.ready_said && !waiting {
             self.ready_said = true;
             let _ = self.reports.send(Report::Ready);
         }
+        if self.quiet_said {
+            return;
+        }
+        let Some(times) = self.times else { return };
+        if self.plan.sink && now >= times.measure_to_ns && !self.accounts_asked {
+            self.accounts_asked = true;
+            for index in 0..self.links.len() as u32 {
+                if self.links[index as usize].stage == Stage::Open {
+                    self.ask(index);
+                }
+            }
+        }
+        let over = now >= times.measure_to_ns
+            && (now >= times.drain_to_ns || !self.links.iter().any(Link::expects));
+        if over {
+            self.quiet_said = true;
+            self.hand_over();
+            let _ = self.reports.send(Report::Quiet);
+        }
     }
 
-    fn hand_over(&mut self, now: u64) {
+    fn hand_over(&mut self) {
         let gauge = self.conductor.gauge(self.thread);
         gauge.open.store(self.open as u32, Relaxed);
         let tally = Box::new(self.tally.take());
         gauge.sent.fetch_add(tally.counts.sent, Relaxed);
         gauge.received.fetch_add(tally.counts.received, Relaxed);
         gauge.failed.fetch_add(tally.counts.failed as u32, Relaxed);
-        let _ = self.reports.send(Report::Interval { end_ns: now, tally });
+        let _ = self.reports.send(Report::Interval(tally));
     }
 
-    /// Is there nothing more to do or to wait for?
-    fn finished(&self, now: u64) -> bool {
-        if self.conductor.leaving() {
-            return true;
-        }
-        let Some(times) = self.times else { return false };
-        if now < times.measure_to_ns {
-            return false;
-        }
-        now >= times.drain_to_ns || !self.links.iter().any(Link::expects)
+    fn churning(&self) -> bool {
+        matches!(self.plan.traffic, Traffic::Churn { .. })
     }
 
     /// Says goodbye on every connection, and waits a little for the answers.
@@ -325,5 +389,13 @@ impl Engine {
                 self.drop_link(index, Who::Us, How::Fin);
             }
         }
+    }
+}
+
+fn habit(plan: &Plan, number: u32) -> Habit {
+    match plan.odd {
+        Odd::Slow { .. } if plan.is_odd(number) => Habit::Slow,
+        Odd::Doomed { .. } if plan.is_odd(number) => Habit::Doomed,
+        _ => Habit::Normal,
     }
 }

@@ -13,54 +13,62 @@ use crate::socket::{Got, Socket};
 use crate::tally::How;
 use crate::upgrade::{self, Answer};
 
+/// A connection that is to come back waits this long first.
+const REDIAL_NS: u64 = 200_000_000;
+
 impl Engine {
     /// Starts as many connects as the rate allows by now.
     pub(super) fn dial_some(&mut self, now: u64) {
-        if self.dialling.is_empty() {
-            return;
+        while let Some(&(when, index)) = self.retries.front() {
+            if when > now {
+                break;
+            }
+            self.retries.pop_front();
+            self.dialling.push_back(index);
         }
-        while self.undecided < DIALS_IN_FLIGHT_MAX
-            && self.next_dial_ns().is_some_and(|next| next <= now)
-        {
+        while let Some(next) = self.next_dial_ns().filter(|&next| next <= now) {
             let Some(index) = self.dialling.pop_front() else { break };
             self.dialled += 1;
-            self.dial_one(index);
+            // Short lives are dialled when due, and late ones have waited since then.
+            let since_ns = if self.churning() { next } else { monotonic_ns() };
+            self.dial_one(index, since_ns);
         }
     }
 
-    /// When the next connect may begin; nothing while too many are undecided.
+    /// When the next connect may begin; nothing while too many are undecided or more not allowed.
     pub(super) fn next_dial_ns(&self) -> Option<u64> {
-        if self.dialling.is_empty() || self.undecided >= DIALS_IN_FLIGHT_MAX {
+        let &next = self.dialling.front()?;
+        let rate = match (self.plan.traffic, self.times) {
+            (Traffic::Churn { rate, .. }, Some(times)) => {
+                let due = self.first_dial_ns
+                    + (self.dialled as f64 * 1e9 * self.plan.threads as f64 / rate) as u64;
+                return (due < times.measure_to_ns).then_some(due);
+            }
+            (Traffic::Churn { .. }, None) => return None,
+            _ => self.plan.connect_rate / self.plan.threads as f64,
+        };
+        if self.undecided >= DIALS_IN_FLIGHT_MAX || self.number(next) >= self.allowed {
             return None;
         }
-        let rate = self.plan.connect_rate / self.plan.threads as f64;
         Some(self.first_dial_ns + (self.dialled as f64 * 1e9 / rate) as u64)
     }
 
-    fn dial_one(&mut self, index: u32) {
+    fn dial_one(&mut self, index: u32, since_ns: u64) {
         let number = self.number(index);
         let targets = &self.plan.target.addresses;
         let to = targets[number as usize % targets.len()];
         self.tally.counts.dialled += 1;
         self.conductor.gauge(self.thread).dialled.fetch_add(1, Relaxed);
-        let since_ns = monotonic_ns();
         let stream = match dial(to, self.plan.sources.of(number)) {
             Ok(stream) => stream,
-            Err(error) => {
-                self.tally.counts.failed += 1;
-                return self.tally.error(name_failure(&error, to));
-            }
+            Err(error) => return self.not_opened(index, name_failure(&error, to)),
         };
         let secure = match self.plan.secrets.as_ref().map(Secure::client).transpose() {
             Ok(secure) => secure.map(Box::new),
-            Err(error) => {
-                self.tally.counts.failed += 1;
-                return self.tally.error(format!("tls: {error}"));
-            }
+            Err(error) => return self.not_opened(index, format!("tls: {error}")),
         };
         if let Err(error) = self.epoll.add(&stream, u64::from(index)) {
-            self.tally.counts.failed += 1;
-            return self.tally.error(format!("generator: epoll: {error}"));
+            return self.not_opened(index, format!("generator: epoll: {error}"));
         }
         let link = &mut self.links[index as usize];
         link.socket = Some(Socket::new(stream, secure));
@@ -203,13 +211,17 @@ impl Engine {
 
     fn opened(&mut self, index: u32) {
         let now = monotonic_ns();
+        let measured = self.in_window(self.links[index as usize].since_ns) || !self.churning();
         let link = &mut self.links[index as usize];
-        self.tally.connect.saturating_record(now.saturating_sub(link.since_ns));
+        if measured {
+            self.tally.connect.saturating_record(now.saturating_sub(link.since_ns));
+            self.tally.counts.measured_opened += 1;
+        }
         link.stage = Stage::Open;
         link.since_ns = now;
         let resumed =
             link.socket.as_ref().and_then(Socket::secure).is_some_and(|secure| secure.resumed());
-        self.tally.counts.resumed += u64::from(resumed);
+        self.tally.counts.resumed += u64::from(resumed && measured);
         self.undecided -= 1;
         self.open += 1;
         self.tally.counts.opened += 1;
@@ -218,11 +230,12 @@ impl Engine {
         if self.plan.ask {
             self.ask(index);
         }
-        if talks
-            && self.times.is_some()
-            && matches!(self.plan.traffic, Traffic::Closed | Traffic::Stream)
-        {
-            self.again.push_back(index);
+        match self.plan.traffic {
+            Traffic::Closed | Traffic::Stream if talks && self.times.is_some() => {
+                self.again.push_back(index);
+            }
+            Traffic::Churn { messages, life_ns, .. } => self.begin_life(index, messages, life_ns),
+            _ => {}
         }
     }
 
@@ -233,8 +246,17 @@ impl Engine {
         link.tail = None;
         link.stage = Stage::Down;
         self.undecided -= 1;
+        self.not_opened(index, why);
+    }
+
+    fn not_opened(&mut self, index: u32, why: String) {
         self.tally.counts.failed += 1;
         self.tally.error(why);
+        if self.churning() {
+            self.dialling.push_back(index);
+        } else if self.plan.redial {
+            self.retries.push_back((monotonic_ns() + REDIAL_NS, index));
+        }
     }
 
     /// Connections that take longer than allowed to open are given up.
@@ -261,9 +283,8 @@ impl Engine {
     pub(super) fn drop_link(&mut self, index: u32, who: super::Who, how: How) {
         let now = monotonic_ns();
         let connection = self.number(index);
+        let unanswered = self.abandon(index);
         let link = &mut self.links[index as usize];
-        let unanswered = link.account.outstanding(link.sent);
-        self.tally.counts.unanswered += u64::from(link.account.abandon(link.sent));
         let expected = link.stage == Stage::Leaving;
         let close = crate::tally::Close {
             who,
@@ -283,5 +304,10 @@ impl Engine {
         link.stage = Stage::Down;
         self.open -= 1;
         self.conductor.gauge(self.thread).open.store(self.open as u32, Relaxed);
+        if self.churning() {
+            self.dialling.push_back(index);
+        } else if self.plan.redial && !self.conductor.leaving() {
+            self.retries.push_back((now + REDIAL_NS, index));
+        }
     }
 }

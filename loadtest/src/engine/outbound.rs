@@ -3,7 +3,7 @@
 use standpipe::sys::generator::monotonic_ns;
 
 use super::Engine;
-use super::link::{Link, Stage};
+use super::link::{Habit, Link, Stage};
 use crate::conductor::Times;
 use crate::frame;
 use crate::message::{Form, Header, Kind, header_bytes};
@@ -20,23 +20,26 @@ impl Engine {
     pub(super) fn fall_due(&mut self, due: Due, times: Times) {
         let measured = due.due_ns >= times.measure_from_ns;
         let link = &mut self.links[due.link as usize];
+        let sequence = link.base + due.round;
+        if link.habit == Habit::Gone {
+            return;
+        }
         if link.stage != Stage::Open {
             // The number stays unused: the schedule goes on as if it had been sent.
-            link.account.abandon(link.sent);
-            link.sent = due.sequence + 1;
+            link.sent = sequence + 1;
             link.due = link.sent;
             link.account.skip_to(link.sent);
             self.tally.counts.missed += u64::from(measured);
             return;
         }
-        link.due = due.sequence + 1;
+        link.due = sequence + 1;
         link.due_ns = due.due_ns;
         let blocked = link.socket.as_ref().is_some_and(|socket| socket.blocked());
-        if blocked || link.sent != due.sequence {
+        if blocked || link.sent != sequence {
             return;
         }
         let now = monotonic_ns();
-        if measured {
+        if measured && link.habit == Habit::Normal {
             self.tally.lag.saturating_record(now.saturating_sub(due.due_ns));
         }
         self.say(due.link, due.due_ns);
@@ -67,7 +70,7 @@ impl Engine {
                 }
             }
             Traffic::Stream => self.stream(index),
-            Traffic::Silent | Traffic::Listen => {}
+            Traffic::Silent | Traffic::Listen | Traffic::Churn { .. } => {}
         }
     }
 
@@ -116,19 +119,25 @@ impl Engine {
     }
 
     /// Sends this link's next message.
-    fn say(&mut self, index: u32, due_ns: u64) {
+    pub(super) fn say(&mut self, index: u32, due_ns: u64) {
         let connection = self.number(index);
         let link = &mut self.links[index as usize];
         let sequence = link.sent;
         link.sent += 1;
         let length = self.plan.sizes.of(connection, sequence);
-        let measured = self
-            .times
-            .is_some_and(|times| due_ns >= times.measure_from_ns && due_ns < times.measure_to_ns);
+        let normal = self.links[index as usize].habit == Habit::Normal;
+        let measured = normal && self.in_window(due_ns);
         self.tally.counts.sent += 1;
         self.tally.counts.measured_sent += u64::from(measured);
+        self.tally.counts.measured_bytes_sent += if measured { length as u64 } else { 0 };
         let header = Header { kind: Kind::Data, length, connection, sequence, due_ns };
         self.put(index, &header);
+    }
+
+    /// Is that time inside the measured window?
+    #[inline]
+    pub(super) fn in_window(&self, ns: u64) -> bool {
+        self.times.is_some_and(|times| ns >= times.measure_from_ns && ns < times.measure_to_ns)
     }
 
     /// Asks the server at the other end for its name.
@@ -184,10 +193,30 @@ impl Engine {
     /// What is still under way when the run ends is lost, and what was due and never taken unsent.
     pub(super) fn settle_account(&mut self, index: u32) {
         let link = &mut self.links[index as usize];
-        if link.stage == Stage::Open {
-            self.tally.counts.unanswered += u64::from(link.account.abandon(link.sent));
+        if link.stage != Stage::Open || self.plan.traffic == Traffic::Listen {
+            return;
+        }
+        if link.habit == Habit::Normal {
             self.tally.counts.unsent += u64::from(link.due.saturating_sub(link.sent));
         }
+        self.abandon(index);
+    }
+
+    /// Writes off what is under way; returns how many messages that were.
+    pub(super) fn abandon(&mut self, index: u32) -> u32 {
+        let connection = self.number(index);
+        let link = &mut self.links[index as usize];
+        let count = link.account.abandon(link.sent);
+        let counts = &mut self.tally.counts;
+        if link.habit == Habit::Normal {
+            counts.unanswered += u64::from(count);
+            let numbers = (1..=count).map(|back| link.sent.wrapping_sub(back));
+            counts.unanswered_bytes +=
+                numbers.map(|number| self.plan.sizes.of(connection, number) as u64).sum::<u64>();
+        } else {
+            counts.odd_unanswered += u64::from(count);
+        }
+        count
     }
 
     pub(super) fn say_goodbye(&mut self, index: u32) {
@@ -203,6 +232,12 @@ impl Engine {
             }
         }
         link.stage = Stage::Leaving;
+        if self.plan.reset || link.habit == Habit::Gone {
+            if let Some(socket) = &link.socket {
+                socket.reset_on_close();
+            }
+            return self.drop_link(index, Who::Us, How::Reset);
+        }
         if self.plan.target.scheme.websocket {
             let mut out = Vec::new();
             let key = self.random.u32(..).to_ne_bytes();
@@ -218,6 +253,7 @@ impl Link {
     /// Is an answer, or room for a message, still awaited?
     pub(super) fn expects(&self) -> bool {
         self.stage == Stage::Open
+            && self.habit == Habit::Normal
             && (self.account.outstanding(self.sent) > 0 || self.due > self.sent)
     }
 }

@@ -1,7 +1,13 @@
 //! An outcome, for people and for programs.
 
+mod expect;
+mod hlog;
+mod html;
 mod json;
+mod plot;
 mod text;
+
+pub use expect::Expectation;
 
 use crate::cli::OutputArgs;
 use crate::outcome::{Outcome, Verdict};
@@ -19,8 +25,22 @@ pub fn deliver(outcome: &Outcome, output: &OutputArgs) -> Result<u8, String> {
         std::fs::write(path, text + "\n")
             .map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    if let Verdict::Void(_) = outcome.verdict() {
-        return Ok(3);
+    if let Some(path) = &output.hlog {
+        hlog::write(outcome, path)?;
     }
-    Ok(0)
+    if let Some(path) = &output.html {
+        std::fs::write(path, html::write(outcome))
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let mut failed = false;
+    for text in &output.expect {
+        if let Some(failure) = Expectation::parse(text)?.failure(outcome) {
+            println!("FAILED: {failure}");
+            failed = true;
+        }
+    }
+    match outcome.verdict() {
+        Verdict::Void(_) => Ok(3),
+        Verdict::Sound => Ok(u8::from(failed)),
+    }
 }

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use standpipe::sys::generator::monotonic_ns;
 
-use super::{Weighing, check};
-use crate::cli::{OutputArgs, TargetArgs};
+use crate::cli::TargetArgs;
 use crate::conductor::{Conductor, Report, Times};
 use crate::engine;
 use crate::live::Live;
-use crate::outcome::{Moment, Outcome, Target};
+use crate::outcome::{Moment, Outcome, Target, Weighing};
 use crate::plan::{Plan, Traffic};
 use crate::signals::Interrupt;
+use crate::report::Expectation;
 use crate::tally::Tally;
 use crate::watch::{self, Look};
 
@@ -31,6 +31,7 @@ pub struct Drive {
     reports: Receiver<Report>,
     threads: Vec<JoinHandle<()>>,
     ready: usize,
+    quiet: usize,
     done: usize,
     live: Live,
     outcome: Outcome,
@@ -48,11 +49,27 @@ impl Drive {
         plan: Plan,
         interrupt: &Interrupt,
     ) -> Result<Drive, String> {
-        check(args)?;
+        if let Some(pid) = args.pid.iter().find(|&&pid| !watch::exists(pid)) {
+            return Err(format!("--pid {pid}: there is no such process"));
+        }
+        for text in &args.output.expect {
+            Expectation::parse(text)?;
+        }
         let plan = Arc::new(plan);
         let conductor = Arc::new(Conductor::new(plan.threads));
         let began_ns = monotonic_ns();
-        let outcome = blank(scene, &args.output, size, &plan, began_ns);
+        let outcome = Outcome {
+            began_ns,
+            talkers: plan.talkers(),
+            threads: plan.threads,
+            intended_rate: match plan.traffic {
+                Traffic::Open { rate } => Some(rate * (1.0 - plan.odd_share())),
+                _ => None,
+            },
+            size: size.to_owned(),
+            lag_bound_ns: args.output.lag_bound.as_nanos() as u64,
+            ..Outcome::blank(scene, &plan.target.url, plan.connections)
+        };
         let (sender, reports) = channel();
         let mut drive = Drive {
             live: Live::new(args.output.quiet, u64::from(plan.connections)),
@@ -61,6 +78,7 @@ impl Drive {
             reports,
             threads: Vec::new(),
             ready: 0,
+            quiet: 0,
             done: 0,
             outcome,
             second: Tally::new(),
@@ -87,16 +105,13 @@ impl Drive {
     /// Waits until every connection is open or was given up. An error when none is open.
     pub fn open(&mut self) -> Result<(), String> {
         self.live.phase("connecting");
-        while self.ready < self.plan.threads && !self.interrupt.came() {
-            self.tick();
-        }
-        let open = self.open_now();
-        self.outcome.open_at_start = open;
+        self.wait_ready();
+        self.outcome.open_at_start = self.open_now();
         self.outcome.ramp_s = self.since_began();
         if let Some(target) = &mut self.outcome.target {
             target.connected = watch::look(&target.pids, monotonic_ns(), true);
         }
-        if open == 0 && !self.interrupt.came() {
+        if self.outcome.open_at_start == 0 && !self.interrupt.came() {
             self.conductor.leave();
             while self.done < self.plan.threads {
                 self.tick();
@@ -104,6 +119,53 @@ impl Drive {
             return Err(self.why_nothing_opened());
         }
         Ok(())
+    }
+
+    /// Lets only so many be dialled, from now on or until more are allowed.
+    pub fn allow(&mut self, connections: u32) {
+        self.conductor.allow(connections);
+    }
+
+    /// Waits for the threads to be ready (again).
+    pub fn wait_ready(&mut self) {
+        while self.ready < self.plan.threads && self.going() {
+            self.tick();
+        }
+        self.ready = 0;
+    }
+
+    /// All drop everything and come back; returns how long it took until all were back.
+    pub fn storm(&mut self, limit: Duration) -> Option<Duration> {
+        self.ready = 0;
+        self.live.phase("storm");
+        let began = Instant::now();
+        self.conductor.storm();
+        while self.ready < self.plan.threads && self.going() && began.elapsed() < limit {
+            self.tick();
+        }
+        let back = self.ready == self.plan.threads;
+        self.ready = 0;
+        back.then(|| began.elapsed())
+    }
+
+    /// The doomed connections vanish now.
+    pub fn vanish(&mut self) {
+        self.conductor.vanish();
+    }
+
+    /// Anybody still working, and nobody in a hurry?
+    pub fn going(&self) -> bool {
+        self.done < self.plan.threads && !self.interrupt.came()
+    }
+
+    pub fn outcome(&mut self) -> &mut Outcome {
+        &mut self.outcome
+    }
+
+    /// How many files the target has open.
+    pub fn target_files(&self) -> Option<u64> {
+        let target = self.outcome.target.as_ref()?;
+        Some(watch::look(&target.pids, monotonic_ns(), true).files)
     }
 
     fn why_nothing_opened(&mut self) -> String {
@@ -121,46 +183,61 @@ impl Drive {
     }
 
     /// Keeps everything open and silent.
-    pub fn hold(&mut self, time: Duration) -> Result<(), String> {
+    pub fn hold(&mut self, time: Duration) {
         self.live.phase("holding");
-        let until = Instant::now() + time;
-        while Instant::now() < until && !self.interrupt.came() {
-            self.tick();
-        }
-        Ok(())
+        self.wait(time);
     }
 
     /// Traffic: warm-up, the measured window, and the wait for the last answers.
     pub fn measure(&mut self) -> Result<(), String> {
+        self.begin(self.plan.duration);
+        self.until(self.outcome.times.measure_to_ns);
+        self.end();
+        Ok(())
+    }
+
+    /// Starts traffic and waits out the warm-up: the measured window begins.
+    pub fn begin(&mut self, duration: Duration) {
         let start_ns = monotonic_ns() + LEAD_IN_NS;
         let measure_from_ns = start_ns + self.plan.warmup.as_nanos() as u64;
-        let measure_to_ns = measure_from_ns + self.plan.duration.as_nanos() as u64;
+        let measure_to_ns = measure_from_ns + duration.as_nanos() as u64;
         let drain_to_ns = measure_to_ns + self.plan.drain.as_nanos() as u64;
-        let mut times = Times { start_ns, measure_from_ns, measure_to_ns, drain_to_ns };
-        if self.interrupt.came() {
-            return Ok(());
-        }
-        self.conductor.start(times);
+        self.outcome.times = Times { start_ns, measure_from_ns, measure_to_ns, drain_to_ns };
+        self.quiet = 0;
+        self.conductor.start(self.outcome.times);
         self.live.phase("warming up");
-        self.until(times.measure_from_ns);
+        self.until(measure_from_ns);
+        if let Some(target) = self.outcome.target.as_mut().filter(|one| one.connected.at_ns == 0) {
+            target.connected = watch::look(&target.pids, monotonic_ns(), true);
+        }
         self.mark(true);
         self.live.phase("measuring");
-        self.until(times.measure_to_ns);
-        if self.interrupt.came() {
-            self.outcome.interrupted = true;
-            let now = monotonic_ns();
+    }
+
+    /// The measured window ends now if it has not ended yet; then the last answers are awaited.
+    pub fn end(&mut self) {
+        let now = monotonic_ns();
+        let times = &mut self.outcome.times;
+        if now < times.measure_to_ns {
             times.measure_to_ns = now.max(times.measure_from_ns + 1);
-            times.drain_to_ns = times.measure_to_ns + 500_000_000;
-            self.conductor.start(times);
+            let drain = self.plan.drain.as_nanos() as u64;
+            let patience = if self.interrupt.came() { 500_000_000 } else { drain };
+            times.drain_to_ns = times.measure_to_ns + patience;
+            self.conductor.start(*times);
         }
+        let times = *times;
         self.mark(false);
-        self.outcome.times = times;
-        self.outcome.measured_s = (times.measure_to_ns - times.measure_from_ns) as f64 / 1e9;
-        self.live.phase("waiting for the last answers");
-        while self.done < self.plan.threads {
+        self.outcome.interrupted |= self.interrupt.came();
+        self.outcome.measured_s += (times.measure_to_ns - times.measure_from_ns) as f64 / 1e9;
+        self.live.phase("last answers");
+        while self.quiet < self.plan.threads && self.done < self.plan.threads {
             self.tick();
         }
-        Ok(())
+    }
+
+    /// Waits without changing anything.
+    pub fn wait(&mut self, time: Duration) {
+        self.until(monotonic_ns() + time.as_nanos() as u64);
     }
 
     /// A look at both ends of the measured window: the target's CPU and our own.
@@ -171,6 +248,7 @@ impl Drive {
             self.own.0 = own.cpu_ns;
         } else {
             self.own.1 = own.cpu_ns;
+            self.outcome.own_cpu_ns += self.own.1.saturating_sub(self.own.0);
             self.outcome.own_rss_bytes = own.rss_bytes;
         }
         if let Some(target) = &mut self.outcome.target {
@@ -188,12 +266,12 @@ impl Drive {
         let connections = self.open_now();
         if let Some(target) = &mut self.outcome.target {
             let look = watch::look(&target.pids, monotonic_ns(), true);
-            target.weighings.push(Weighing::of(connections, spoken, look));
+            target.weighings.push(Weighing { connections, spoken, look });
         }
     }
 
     fn until(&mut self, ns: u64) {
-        while monotonic_ns() < ns && !self.interrupt.came() && self.done < self.plan.threads {
+        while monotonic_ns() < ns && self.going() {
             let left = Duration::from_nanos(ns.saturating_sub(monotonic_ns()));
             self.tick_for(left.min(TICK));
         }
@@ -207,17 +285,13 @@ impl Drive {
         let until = Instant::now() + time;
         loop {
             match self.reports.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(Report::Ready) => self.ready += 1,
-                Ok(Report::Done) => self.done += 1,
-                Ok(Report::Interval { end_ns: _, tally }) => self.second.add(*tally),
+                Ok(Report::Interval(tally)) => self.second.add(*tally),
+                // A change of state is for the caller to look at, at once.
+                Ok(Report::Ready) => break self.ready += 1,
+                Ok(Report::Quiet) => break self.quiet += 1,
+                Ok(Report::Done) => break self.done += 1,
                 Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => {
-                    self.done = self.plan.threads;
-                    break;
-                }
-            }
-            if self.done == self.plan.threads || self.ready == self.plan.threads {
-                break;
+                Err(RecvTimeoutError::Disconnected) => break self.done = self.plan.threads,
             }
         }
         let now = monotonic_ns();
@@ -273,53 +347,15 @@ impl Drive {
         if let Some(target) = &mut self.outcome.target {
             target.after = watch::look(&target.pids, monotonic_ns(), true);
         }
-        self.outcome.own_cpu_ns = self.own.1.saturating_sub(self.own.0);
         self.live.finish();
         self.outcome
     }
 
-    fn open_now(&self) -> u32 {
+    pub fn open_now(&self) -> u32 {
         self.conductor.gauges().iter().map(|gauge| gauge.open.load(Relaxed)).sum()
     }
 
     fn since_began(&self) -> f64 {
         (monotonic_ns() - self.outcome.began_ns) as f64 / 1e9
-    }
-}
-
-fn blank(
-    scene: &'static str,
-    output: &OutputArgs,
-    size: &str,
-    plan: &Plan,
-    began_ns: u64,
-) -> Outcome {
-    let intended_rate = match plan.traffic {
-        Traffic::Open { rate } => Some(rate),
-        _ => None,
-    };
-    Outcome {
-        scene,
-        url: plan.target.url.clone(),
-        connections: plan.connections,
-        talkers: plan.talkers(),
-        threads: plan.threads,
-        intended_rate,
-        size: size.to_owned(),
-        total: Tally::new(),
-        moments: Vec::new(),
-        intervals: Vec::new(),
-        times: Times::default(),
-        began_ns,
-        measured_s: 0.0,
-        ramp_s: 0.0,
-        open_at_start: 0,
-        interrupted: false,
-        lag_bound_ns: output.lag_bound.as_nanos() as u64,
-        target: None,
-        own_cpu_ns: 0,
-        own_rss_bytes: 0,
-        notes: Vec::new(),
-        extra: Vec::new(),
     }
 }
