@@ -217,7 +217,10 @@ impl Outcome {
         if opened > 0.0 {
             self.extra("generator_cpu_us_per_connection", self.own_cpu_ns as f64 / opened / 1e3);
         }
-        self.extra("resumed_share_percent", 100.0 * self.total.counts.resumed as f64 / opened.max(1.0));
+        self.extra(
+            "resumed_share_percent",
+            100.0 * self.total.counts.resumed as f64 / opened.max(1.0),
+        );
     }
 
     pub fn note_audit(&mut self) {

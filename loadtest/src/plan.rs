@@ -29,9 +29,15 @@ pub enum Traffic {
 pub enum Odd {
     Nobody,
     /// This share reads so many bytes a second (zero: never).
-    Slow { share: f64, bytes_per_second: u64 },
+    Slow {
+        share: f64,
+        bytes_per_second: u64,
+    },
     /// This share vanishes when told to, without FIN: packets are dropped, or it just freezes.
-    Doomed { share: f64, freeze: bool },
+    Doomed {
+        share: f64,
+        freeze: bool,
+    },
 }
 
 #[derive(Clone)]

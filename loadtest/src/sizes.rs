@@ -10,10 +10,6 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    pub fn one(bytes: usize) -> Sizes {
-        Sizes { steps: vec![(bytes, 1.0)] }
-    }
-
     /// `128`, `4KiB`, or a mix by weight: `128:90,4KiB:9,64KiB:1`.
     pub fn parse(text: &str) -> Result<Sizes, String> {
         let mut steps = Vec::new();

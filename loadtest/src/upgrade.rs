@@ -1,9 +1,7 @@
 //! The WebSocket upgrade from the client's side: a request is written, a response is read whole.
 //! Pure; cookies come in and go out as text.
 
-use aws_lc_rs::digest;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use standpipe::proto::upgrade::{accept_key, make_key};
 
 use crate::plan::Request;
 use crate::target::Target;
@@ -64,16 +62,12 @@ pub fn write_request(
 
 /// The nonce of one connection; it need not be secret, only different.
 pub fn key_of(random: u128) -> String {
-    STANDARD.encode(random.to_le_bytes())
+    String::from_utf8_lossy(&make_key(random.to_le_bytes())).into_owned()
 }
 
 /// What the server must answer to `key` (RFC 6455, 4.2.2).
 pub fn accept_of(key: &str) -> String {
-    const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-    let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
-    context.update(key.as_bytes());
-    context.update(GUID.as_bytes());
-    STANDARD.encode(context.finish())
+    String::from_utf8_lossy(&accept_key(key.as_bytes())).into_owned()
 }
 
 /// Reads the response at the start of `bytes`; `ended` says that no more will come.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Manner;
-use crate::frame;
+use crate::frame::{self, From, Opcode};
 use crate::message::{self, Form, Header, Kind, MESSAGE_BYTES_MAX, Parsed, Writer};
 use crate::proof::{Account, Arrival};
 use crate::socket::Socket;
@@ -130,11 +130,11 @@ impl Answering<'_> {
     ) -> Outcome {
         let mut used = 0;
         loop {
-            let found = match frame::parse(&bytes[used..], MESSAGE_BYTES_MAX) {
+            let found = match frame::parse(&bytes[used..], From::Client, MESSAGE_BYTES_MAX) {
                 frame::Parsed::Need => return Outcome::Used(used),
                 frame::Parsed::Whole(found) => found,
                 frame::Parsed::Bad(_) => {
-                    frame::write(out, frame::CLOSE, &1002u16.to_be_bytes(), None);
+                    frame::write(out, Opcode::Close, &1002u16.to_be_bytes(), None);
                     return Outcome::End(used);
                 }
             };
@@ -145,12 +145,12 @@ impl Answering<'_> {
                 frame::apply_mask(payload, key);
             }
             match found.opcode {
-                frame::PING => frame::write(out, frame::PONG, payload, None),
-                frame::PONG => {}
-                frame::CLOSE => {
+                Opcode::Ping => frame::write(out, Opcode::Pong, payload, None),
+                Opcode::Pong => {}
+                Opcode::Close => {
                     let code = frame::close_code(payload);
                     let code = if code == 1005 { 1000 } else { code };
-                    frame::write(out, frame::CLOSE, &code.to_be_bytes(), None);
+                    frame::write(out, Opcode::Close, &code.to_be_bytes(), None);
                     return Outcome::End(used);
                 }
                 opcode => self.answer_message(opcode, found.last, payload, ledger, out),
@@ -160,7 +160,7 @@ impl Answering<'_> {
 
     fn answer_message(
         &self,
-        opcode: u8,
+        opcode: Opcode,
         last: bool,
         payload: &[u8],
         ledger: &mut Option<Box<Ledger>>,
@@ -168,11 +168,8 @@ impl Answering<'_> {
     ) {
         let ask = payload.len() == message::header_bytes(self.form);
         if *self.manner == Manner::Echo && !ask {
-            let at = out.len();
-            frame::write(out, opcode, payload, None);
-            if !last {
-                out[at] &= 0x7f;
-            }
+            frame::write_header(out, opcode, last, payload.len(), None);
+            out.extend_from_slice(payload);
             return;
         }
         match message::parse(self.form, payload, MESSAGE_BYTES_MAX) {

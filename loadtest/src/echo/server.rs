@@ -13,6 +13,7 @@ use standpipe::sys::generator::monotonic_ns;
 use super::later::{Later, Waiting};
 use super::peer::{Answering, Outcome, Peer, Stage};
 use super::{Listen, Manner, Options, Seen};
+use crate::frame::{self, Opcode};
 use crate::message::{Form, Header, Kind, Writer};
 use crate::secure::Secure;
 use crate::socket::{Got, READ_BYTES, Room, Socket};
@@ -485,8 +486,8 @@ impl Server {
         out.clear();
         if websocket {
             let text = self.options.form == Form::Text;
-            let opcode = if text { crate::frame::TEXT } else { crate::frame::BINARY };
-            crate::frame::write_header(&mut out, opcode, length, None);
+            let opcode = if text { Opcode::Text } else { Opcode::Binary };
+            frame::write_header(&mut out, opcode, true, length, None);
         }
         self.writer.write(&mut out, &header);
         self.send(slot, &out);

@@ -4,7 +4,7 @@ use standpipe::sys::generator::monotonic_ns;
 
 use super::Engine;
 use super::link::{Habit, Stage};
-use crate::frame;
+use crate::frame::{self, From, Opcode};
 use crate::message::{self, Header, Kind, MESSAGE_BYTES_MAX, Parsed};
 use crate::plan::Traffic;
 use crate::proof::Arrival;
@@ -109,7 +109,7 @@ impl Engine {
     fn deliver_frames(&mut self, index: u32, bytes: &[u8]) -> Delivered {
         let mut used = 0;
         loop {
-            let found = match frame::parse(&bytes[used..], MESSAGE_BYTES_MAX) {
+            let found = match frame::parse(&bytes[used..], From::Server, MESSAGE_BYTES_MAX) {
                 frame::Parsed::Need => return Delivered::Used(used),
                 frame::Parsed::Whole(found) => found,
                 frame::Parsed::Bad(why) => {
@@ -122,24 +122,39 @@ impl Engine {
             let payload = &bytes[start..start + found.payload];
             used = start + found.payload;
             match found.opcode {
-                frame::TEXT | frame::BINARY | frame::CONTINUATION => {
-                    self.deliver_message(index, payload);
+                Opcode::Text | Opcode::Binary | Opcode::Continuation => {
+                    self.deliver_fragment(index, found.last, payload);
                 }
-                frame::PING => {
+                Opcode::Ping => {
                     let mut out = Vec::new();
                     let key = self.random.u32(..).to_ne_bytes();
-                    frame::write(&mut out, frame::PONG, payload, Some(key));
+                    frame::write(&mut out, Opcode::Pong, payload, Some(key));
                     self.push(index, &out);
                 }
-                frame::CLOSE => {
+                Opcode::Close => {
                     self.peer_closes(index, frame::close_code(payload));
                     return Delivered::Ended;
                 }
-                _ => {}
+                Opcode::Pong => {}
             }
             if self.links[index as usize].is_down() {
                 return Delivered::Ended;
             }
+        }
+    }
+
+    /// A message may come in several frames; most come in one and are never copied.
+    fn deliver_fragment(&mut self, index: u32, last: bool, payload: &[u8]) {
+        let link = &mut self.links[index as usize];
+        if last && link.fragments.is_none() {
+            return self.deliver_message(index, payload);
+        }
+        let mut whole = link.fragments.take().unwrap_or_default();
+        whole.extend_from_slice(payload);
+        if last || whole.len() > MESSAGE_BYTES_MAX {
+            self.deliver_message(index, &whole);
+        } else {
+            link.fragments = Some(whole);
         }
     }
 
@@ -273,7 +288,7 @@ impl Engine {
             let mut out = Vec::new();
             let key = self.random.u32(..).to_ne_bytes();
             let code = if code == 1005 { 1000 } else { code };
-            frame::write(&mut out, frame::CLOSE, &code.to_be_bytes(), Some(key));
+            frame::write(&mut out, Opcode::Close, &code.to_be_bytes(), Some(key));
             self.push(index, &out);
         }
         let link = &self.links[index as usize];

@@ -50,6 +50,8 @@ pub struct Link {
     pub account: Account,
     /// Received bytes that are not yet a whole message or frame.
     pub tail: Option<Box<Vec<u8>>>,
+    /// The frames so far of a message that comes in several.
+    pub fragments: Option<Box<Vec<u8>>>,
     /// Cookies a server has set.
     pub jar: Option<Box<str>>,
 }
@@ -70,6 +72,7 @@ impl Link {
             since_ns: 0,
             account: Account::default(),
             tail: None,
+            fragments: None,
             jar: None,
         }
     }

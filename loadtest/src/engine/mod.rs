@@ -326,7 +326,8 @@ impl Engine {
 
     /// Tells the main thread when everything allowed is open, and when nothing is awaited any more.
     fn say_where_we_are(&mut self, now: u64) {
-        let waiting = self.undecided > 0 || !self.retries.is_empty() || self.next_dial_ns().is_some();
+        let waiting =
+            self.undecided > 0 || !self.retries.is_empty() || self.next_dial_ns().is_some();
         if !self.ready_said && !waiting {
             self.ready_said = true;
             let _ = self.reports.send(Report::Ready);

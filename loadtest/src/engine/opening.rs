@@ -300,6 +300,7 @@ impl Engine {
         self.tally.close(close);
         link.socket = None;
         link.tail = None;
+        link.fragments = None;
         link.astray = false;
         link.stage = Stage::Down;
         self.open -= 1;

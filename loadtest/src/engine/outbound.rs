@@ -5,7 +5,7 @@ use standpipe::sys::generator::monotonic_ns;
 use super::Engine;
 use super::link::{Habit, Link, Stage};
 use crate::conductor::Times;
-use crate::frame;
+use crate::frame::{self, Opcode};
 use crate::message::{Form, Header, Kind, header_bytes};
 use crate::plan::Traffic;
 use crate::schedule::{Due, Schedule};
@@ -154,8 +154,8 @@ impl Engine {
         out.clear();
         if self.plan.target.scheme.websocket {
             let key = self.random.u32(..).to_ne_bytes();
-            let opcode = if self.plan.form == Form::Text { frame::TEXT } else { frame::BINARY };
-            frame::write_header(&mut out, opcode, header.length, Some(key));
+            let opcode = if self.plan.form == Form::Text { Opcode::Text } else { Opcode::Binary };
+            frame::write_header(&mut out, opcode, true, header.length, Some(key));
             let start = out.len();
             self.writer.write(&mut out, header);
             frame::apply_mask(&mut out[start..], key);
@@ -241,7 +241,7 @@ impl Engine {
         if self.plan.target.scheme.websocket {
             let mut out = Vec::new();
             let key = self.random.u32(..).to_ne_bytes();
-            frame::write(&mut out, frame::CLOSE, &1000u16.to_be_bytes(), Some(key));
+            frame::write(&mut out, Opcode::Close, &1000u16.to_be_bytes(), Some(key));
             self.push(index, &out);
         } else if let Some(socket) = &mut link.socket {
             socket.finish();

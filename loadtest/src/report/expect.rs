@@ -34,8 +34,24 @@ const RELATIONS: [(&str, Relation); 6] = [
 
 /// What can be asked about, besides percentiles of `p`, `lag_p` and `connect_p`.
 const NAMES: [&str; 19] = [
-    "max", "mean", "rate", "answered", "achieved", "errors", "faults", "lost", "duplicated",
-    "reordered", "damaged", "strayed", "failed", "closed", "missed", "open", "cpu", "memory",
+    "max",
+    "mean",
+    "rate",
+    "answered",
+    "achieved",
+    "errors",
+    "faults",
+    "lost",
+    "duplicated",
+    "reordered",
+    "damaged",
+    "strayed",
+    "failed",
+    "closed",
+    "missed",
+    "open",
+    "cpu",
+    "memory",
     "own_cpu",
 ];
 
@@ -71,7 +87,8 @@ impl Expectation {
             )));
         }
         let right = text[at + sign.len()..].trim();
-        let timed = percentile(&name).is_some() || ["max", "mean", "cpu", "own_cpu"].contains(&&*name);
+        let timed =
+            percentile(&name).is_some() || ["max", "mean", "cpu", "own_cpu"].contains(&&*name);
         let value = if let Some(percent) = right.strip_suffix('%') {
             percent.parse::<f64>().ok()
         } else if timed {

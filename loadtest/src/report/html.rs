@@ -41,10 +41,9 @@ fn head(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
             show_count(outcome.achieved_rate().round() as u64),
             format!("messages/s of {} intended", show_count(rate.round() as u64)),
         ),
-        None => (
-            show_count(outcome.answered_rate().round() as u64),
-            "messages/s answered".to_owned(),
-        ),
+        None => {
+            (show_count(outcome.answered_rate().round() as u64), "messages/s answered".to_owned())
+        }
     };
     let p99 = show_ns(outcome.total.latency.value_at_quantile(0.99));
     let tiles = [
@@ -101,7 +100,11 @@ fn plots(outcome: &Outcome) -> Vec<String> {
             y: Axis::Linear,
             series: vec![
                 Series { name: "sent", class: "a", points: over_time(|one| one.sent as f64) },
-                Series { name: "answered", class: "b", points: over_time(|one| one.received as f64) },
+                Series {
+                    name: "answered",
+                    class: "b",
+                    points: over_time(|one| one.received as f64),
+                },
             ],
         },
         simple("Errors over time", time, "errors per second", over_time(|one| one.errors as f64)),
@@ -136,10 +139,8 @@ fn cpu(moments: &[Moment]) -> Vec<(f64, f64)> {
 }
 
 fn by_percentile(outcome: &Outcome) -> Vec<Series<'static>> {
-    let rows = [
-        ("latency", "b", &outcome.total.latency),
-        ("generator lag", "a", &outcome.total.lag),
-    ];
+    let rows =
+        [("latency", "b", &outcome.total.latency), ("generator lag", "a", &outcome.total.lag)];
     let mut list = Vec::new();
     for (name, class, histogram) in rows {
         if histogram.is_empty() {

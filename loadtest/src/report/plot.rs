@@ -197,10 +197,8 @@ fn linear(high: f64) -> Scale {
     let label = |value: f64| {
         if step < 1.0 { format!("{value:.2}") } else { crate::units::show_count(value as u64) }
     };
-    let ticks = (0..=count)
-        .map(|at| f64::from(at) * step)
-        .map(|value| (value, label(value)))
-        .collect();
+    let ticks =
+        (0..=count).map(|at| f64::from(at) * step).map(|value| (value, label(value))).collect();
     Scale { low: 0.0, high: f64::from(count) * step, ticks }
 }
 
@@ -221,7 +219,9 @@ mod tests {
     #[test]
     fn axes_are_labelled_and_text_is_escaped() {
         let svg = plot(Axis::Linear, Axis::Time, vec![(0.0, 1e5), (10.0, 3e7)]);
-        for part in ["T &lt;b&gt;", ">time<", ">latency<", "100 µs", "1 ms", "100 ms", "p99 &amp; more"] {
+        for part in
+            ["T &lt;b&gt;", ">time<", ">latency<", "100 µs", "1 ms", "100 ms", "p99 &amp; more"]
+        {
             assert!(svg.contains(part), "{part} is missing in {svg}");
         }
         assert!(!svg.contains("NaN") && !svg.contains("inf"));

@@ -14,8 +14,8 @@ use crate::engine;
 use crate::live::Live;
 use crate::outcome::{Moment, Outcome, Target, Weighing};
 use crate::plan::{Plan, Traffic};
-use crate::signals::Interrupt;
 use crate::report::Expectation;
+use crate::signals::Interrupt;
 use crate::tally::Tally;
 use crate::watch::{self, Look};
 
