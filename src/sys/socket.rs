@@ -153,14 +153,15 @@ pub enum Received {
     NoRoom,
 }
 
-/// Receives at most `most` bytes into this turn's scratch.
+/// Receives at most `most` bytes into this turn's scratch, behind `front` bytes left free for what
+/// the caller holds of the stream already; the span covers both.
 ///
 /// # Errors
 /// What `recv(2)` answers, other than "not yet".
-pub fn receive(fd: RawFd, memory: &mut Memory, most: usize) -> io::Result<Received> {
-    let Some(span) = memory.allocate(most) else { return Ok(Received::NoRoom) };
-    let got = read_into(fd, memory.bytes_mut(span));
-    let kept = memory.shrink(span, *got.as_ref().unwrap_or(&0));
+pub fn receive(fd: RawFd, memory: &mut Memory, front: usize, most: usize) -> io::Result<Received> {
+    let Some(span) = memory.allocate(front + most) else { return Ok(Received::NoRoom) };
+    let got = read_into(fd, &mut memory.bytes_mut(span)[front..]);
+    let kept = memory.shrink(span, got.as_ref().map_or(0, |n| front + n));
     match got {
         Ok(0) => Ok(Received::End),
         Ok(_) => Ok(Received::Bytes(kept)),

@@ -20,6 +20,9 @@ pub enum How {
     Clean,
     /// FIN to both.
     Fin,
+    /// This end broke its session and is told so, then FIN; the other one must not take what it
+    /// got for all there was: RST, unless the relay has told it.
+    Cut(usize),
     /// RST to both (a Unix socket has none: its peer sees the end).
     Abort,
 }
@@ -53,8 +56,10 @@ impl Wire {
         for end in [CLIENT, SERVER] {
             let Some(pipe) = self.slab.get_mut(key) else { return };
             let side = &pipe.ends[end];
+            let told = pipe.extra.as_ref().is_some_and(|extra| extra.has_relay());
             match how {
-                How::Abort => socket::abort(side.fd),
+                How::Cut(broken) if broken == end || told => socket::end(side.fd),
+                How::Cut(_) | How::Abort => socket::abort(side.fd),
                 How::Fin => socket::end(side.fd),
                 How::Clean if side.is_held() => socket::end(side.fd),
                 How::Clean => {}

@@ -10,6 +10,7 @@ pub mod entry;
 mod pool;
 mod pump;
 pub mod relay;
+mod secure;
 mod sink;
 pub mod slab;
 mod spill;
@@ -24,13 +25,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::balance::ServerId;
-use crate::meter::CoreCounters;
+use crate::meter::{CoreCounters, Ending};
 use crate::sys::memory::Span;
 use crate::sys::ring::{Completion, POLL_IN, Ring};
 
 pub use closing::How;
 pub use entry::{Birth, CLIENT, Pipe, SERVER, Ticks, ticks};
 use entry::{Life, NONE, Phase, Reading, TICKS_PER_SECOND};
+pub use secure::{KeepTicket, Secure};
 pub use slab::Key;
 use slab::Slab;
 pub use stage::Extra;
@@ -44,6 +46,15 @@ pub struct Foreign {
     pub token: Token,
     pub result: i32,
     pub more: bool,
+}
+
+/// Bytes a young connection read too far.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tail<'a> {
+    /// Not TLS, or opened already.
+    pub plain: &'a [u8],
+    /// Ciphertext that comes after, from the beginning of a record on.
+    pub sealed: &'a [u8],
 }
 
 /// See the module's words.
@@ -65,6 +76,9 @@ pub struct Wire {
     starved: Vec<(Key, usize)>,
     pool: pool::Pool,
     sweep: Sweep,
+    /// Pipes that end once their last words of this turn are on their way.
+    doomed: Vec<(Key, Ending, How)>,
+    held: secure::Held,
     /// What a relay wants done, kept for its memory.
     acts: Vec<stage::Act>,
     epoch: Instant,
@@ -90,6 +104,8 @@ impl Wire {
             starved: Vec::new(),
             pool: pool::Pool::default(),
             sweep: Sweep::default(),
+            doomed: Vec::new(),
+            held: secure::Held::default(),
             acts: Vec::new(),
             epoch: Instant::now(),
             now: 0,
@@ -115,7 +131,7 @@ impl Wire {
 
     /// Takes a pipe into the slab. `tails` are bytes already read from each end, to be passed on
     /// first; `preface` goes to the server before anything else.
-    pub fn adopt(&mut self, pipe: Pipe, preface: &[u8], tails: [&[u8]; 2]) -> Key {
+    pub fn adopt(&mut self, pipe: Pipe, preface: &[u8], tails: [Tail<'_>; 2]) -> Key {
         let key = self.slab.insert(pipe);
         self.counters.live.inc();
         self.counters.graduated.inc();
@@ -123,11 +139,18 @@ impl Wire {
             self.counters.gears.enter(direction, crate::meter::Gear::Parked);
         }
         if !preface.is_empty() {
-            self.inject(key, CLIENT, preface);
+            self.inject_raw(key, CLIENT, preface);
         }
         for (end, tail) in tails.into_iter().enumerate() {
-            if !tail.is_empty() {
-                self.tail(key, end, tail);
+            if !tail.plain.is_empty()
+                && let Some(span) = self.copied(key, tail.plain)
+            {
+                self.plain(key, end, span);
+            }
+            if !tail.sealed.is_empty()
+                && let Some(span) = self.copied(key, tail.sealed)
+            {
+                self.bytes(key, end, span);
             }
         }
         for end in [CLIENT, SERVER] {
@@ -187,6 +210,15 @@ impl Wire {
         }
     }
 
+    /// Plaintext of `end` that a young connection read too far.
+    fn plain(&mut self, key: Key, end: usize, span: Span) {
+        if self.slab.get(key).is_some_and(|pipe| pipe.extra.is_some()) {
+            self.opened(key, end, span);
+        } else {
+            self.bytes(key, end, span);
+        }
+    }
+
     /// Bytes read from `end`, on their way to the other one.
     fn bytes(&mut self, key: Key, end: usize, span: Span) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
@@ -194,7 +226,6 @@ impl Wire {
             return;
         }
         let flow = &mut pipe.flows[end];
-        flow.bytes += span.len() as u64;
         flow.hot = true;
         pipe.active = self.now;
         if flow.phase == Phase::Broken {
@@ -203,38 +234,51 @@ impl Wire {
         if pipe.extra.is_some() {
             self.staged(key, end, span);
         } else {
+            flow.bytes += span.len() as u64;
             flow.turn = self.turns[self.filling].push(flow.turn, key, end, span);
         }
     }
 
-    /// Bytes that go out on `flow` as they are.
+    /// Bytes that go out on `flow`, sealed if its sink has TLS.
     fn outgoing(&mut self, key: Key, flow: usize, span: Span) {
+        let extra = self.slab.get(key).and_then(|pipe| pipe.extra.as_ref());
+        if extra.is_some_and(|extra| extra.secure[1 - flow].is_some()) {
+            self.seal(key, flow, Some(span));
+        } else {
+            self.raw(key, flow, span);
+        }
+    }
+
+    /// Bytes that go out on `flow` as they are.
+    fn raw(&mut self, key: Key, flow: usize, span: Span) {
         if let Some(pipe) = self.slab.get_mut(key) {
             let flow_state = &mut pipe.flows[flow];
             flow_state.turn = self.turns[self.filling].push(flow_state.turn, key, flow, span);
         }
     }
 
-    /// Copies `bytes` of ours into the turn, to go out on `flow` unstaged.
+    /// Bytes of ours to go out on `flow`.
     fn inject(&mut self, key: Key, flow: usize, bytes: &[u8]) {
-        match self.ring.memory.allocate(bytes.len()) {
-            Some(span) => {
-                self.ring.memory.bytes_mut(span).copy_from_slice(bytes);
-                self.outgoing(key, flow, span);
-            }
-            None => self.close_exhausted(key),
+        if let Some(span) = self.copied(key, bytes) {
+            self.outgoing(key, flow, span);
         }
     }
 
-    /// Bytes a young connection read too far, as if they had just been received.
-    fn tail(&mut self, key: Key, end: usize, bytes: &[u8]) {
-        match self.ring.memory.allocate(bytes.len()) {
-            Some(span) => {
-                self.ring.memory.bytes_mut(span).copy_from_slice(bytes);
-                self.bytes(key, end, span);
-            }
+    /// Bytes of ours to go out on `flow` as they are.
+    fn inject_raw(&mut self, key: Key, flow: usize, bytes: &[u8]) {
+        if let Some(span) = self.copied(key, bytes) {
+            self.raw(key, flow, span);
+        }
+    }
+
+    /// Copies bytes into this turn's scratch; a pipe that finds no room there ends.
+    fn copied(&mut self, key: Key, bytes: &[u8]) -> Option<Span> {
+        let span = self.ring.memory.allocate(bytes.len());
+        match span {
+            Some(span) => self.ring.memory.bytes_mut(span).copy_from_slice(bytes),
             None => self.close_exhausted(key),
         }
+        span
     }
 
     /// Waits for something to read on `end`, if its flow wants it and nothing waits already.
@@ -281,6 +325,15 @@ impl Wire {
         self.ring.memory.forget();
         for (key, flow) in std::mem::take(&mut self.finishing) {
             self.finish(key, flow);
+        }
+        for (key, ending, how) in std::mem::take(&mut self.doomed) {
+            let Some(pipe) = self.slab.get(key) else { continue };
+            if pipe.flows.iter().any(|flow| flow.turn != NONE) {
+                // Last words of this very turn: after the next enter they are on their way.
+                self.doomed.push((key, ending, how));
+            } else {
+                self.close(key, ending, how);
+            }
         }
         for (key, end) in std::mem::take(&mut self.starved) {
             self.receive_all(key, end);

@@ -4,6 +4,7 @@
 use std::io;
 
 use crate::meter::Gear;
+use crate::sys::memory::BUFFER_BYTES;
 use crate::sys::ring::{Completion, POLL_ERR};
 use crate::sys::socket::{self, Received};
 
@@ -55,12 +56,18 @@ impl Wire {
         self.counters.wakes.inc();
         let long = pipe.flows[end].runs > 0;
         let most = if long { LONG_READ_BYTES } else { READ_BYTES };
-        match socket::receive(pipe.ends[end].fd, &mut self.ring.memory, most) {
+        let fd = pipe.ends[end].fd;
+        let front = self.held_len(key, end);
+        match socket::receive(fd, &mut self.ring.memory, front, most) {
             Ok(Received::Bytes(span)) => {
-                let full = span.len() == most;
-                self.counters.bytes.add(DIRECTIONS[end], Gear::Parked, span.len() as u64);
+                if front > 0 {
+                    let held = self.held_front(key, end);
+                    self.ring.memory.bytes_mut(span)[..front].copy_from_slice(&held);
+                }
+                let got = span.len() - front;
+                self.counters.bytes.add(DIRECTIONS[end], Gear::Parked, got as u64);
                 self.bytes(key, end, span);
-                self.shift(key, end, full);
+                self.shift(key, end, got, most);
             }
             Ok(Received::Empty | Received::NoRoom) => self.arm(key, end),
             Ok(Received::End) => self.source_ended(key, end),
@@ -69,16 +76,21 @@ impl Wire {
     }
 
     /// After a parked end was served: stay, or change gear.
-    fn shift(&mut self, key: Key, end: usize, full: bool) {
+    fn shift(&mut self, key: Key, end: usize, got: usize, most: usize) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
         let splices = pipe.extra.is_none();
         let flow = &mut pipe.flows[end];
-        flow.runs = if full { flow.runs.saturating_add(1) } else { 0 };
+        let full = got == most;
+        flow.runs = if full || (flow.runs > 0 && got >= READ_BYTES) {
+            flow.runs.saturating_add(1)
+        } else {
+            0
+        };
         flow.wakes = flow.wakes.saturating_add(1);
         if full && splices && flow.runs >= BULK_RUNS {
             flow.runs = 0;
             self.change_gear(key, end, Gear::Bulk);
-        } else if !full && flow.wakes >= PROMOTE_WAKES && flow.gear == Gear::Parked {
+        } else if got < BUFFER_BYTES && flow.wakes >= PROMOTE_WAKES && flow.gear == Gear::Parked {
             flow.cold = 0;
             self.change_gear(key, end, Gear::Flowing);
             return self.receive_all(key, end);
@@ -159,8 +171,10 @@ impl Wire {
     fn stopped_receiving(&mut self, key: Key, end: usize) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
         let flow = &mut pipe.flows[end];
-        let bulk = flow.runs >= BULK_RUNS && pipe.extra.is_none();
-        flow.runs = 0;
+        let large = flow.runs >= BULK_RUNS;
+        let bulk = large && pipe.extra.is_none();
+        // Bytes that must be seen cannot be spliced: they are read in long pieces, in place.
+        flow.runs = u8::from(large && !bulk);
         flow.wakes = 0;
         self.change_gear(key, end, if bulk { Gear::Bulk } else { Gear::Parked });
         self.arm(key, end);

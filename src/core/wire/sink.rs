@@ -199,7 +199,13 @@ impl Wire {
             // Bytes of this very turn: after the next enter they are on their way.
             return self.finishing.push((key, index));
         }
-        if flow.phase == Phase::Draining {
+        let draining = flow.phase == Phase::Draining;
+        if draining && self.say_closed(key, index) {
+            return self.finishing.push((key, index));
+        }
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        let flow = &mut pipe.flows[index];
+        if draining {
             flow.phase = Phase::Finished;
             socket::finish(pipe.ends[1 - index].fd);
         }

@@ -11,6 +11,7 @@ use crate::sys::memory::Span;
 
 use super::entry::{CLIENT, Phase, Pipe, SERVER};
 use super::relay::{CODE_RESTART, Next, Out, Relay, Stop, Why};
+use super::secure::Secure;
 use super::slab::Key;
 use super::{How, Wire, closing};
 
@@ -18,11 +19,17 @@ use super::{How, Wire, closing};
 #[derive(Debug)]
 pub struct Extra {
     relay: Option<Relay>,
+    /// TLS of each end.
+    pub(super) secure: [Option<Box<Secure>>; 2],
 }
 
 impl Extra {
-    pub fn new(relay: Option<Relay>) -> Self {
-        Self { relay }
+    pub fn new(relay: Option<Relay>, secure: [Option<Box<Secure>>; 2]) -> Self {
+        Self { relay, secure }
+    }
+
+    pub(super) fn has_relay(&self) -> bool {
+        self.relay.is_some()
     }
 }
 
@@ -93,6 +100,19 @@ impl Wire {
 
     /// Bytes came from `end` of a pipe that is more than bytes.
     pub(super) fn staged(&mut self, key: Key, end: usize, span: Span) {
+        let extra = self.slab.get(key).and_then(|pipe| pipe.extra.as_ref());
+        if extra.is_some_and(|extra| extra.secure[end].is_some()) {
+            self.open(key, end, span);
+        } else {
+            self.opened(key, end, span);
+        }
+    }
+
+    /// Plaintext of `end`.
+    pub(super) fn opened(&mut self, key: Key, end: usize, span: Span) {
+        if let Some(pipe) = self.slab.get_mut(key) {
+            pipe.flows[end].bytes += span.len() as u64;
+        }
         let now = self.milliseconds();
         let mut acts = std::mem::take(&mut self.acts);
         let Some(relay) = self.slab.get_mut(key).and_then(Pipe::relay) else {
@@ -106,6 +126,12 @@ impl Wire {
 
     /// `end` finished sending; FIN follows what is said here.
     pub(super) fn staged_end(&mut self, key: Key, end: usize) {
+        if self.is_cut(key, end)
+            && let Some(pipe) = self.slab.get_mut(key)
+        {
+            let cut = Ending::new(closing::SIDES[end], Stage::Pipe, Cause::Cut);
+            pipe.ending.get_or_insert(cut);
+        }
         self.tell(key, |relay, now, notes| relay.ended(WHO[end], Stop::Finished, now, notes));
         self.conclude(key);
     }
@@ -130,11 +156,18 @@ impl Wire {
         true
     }
 
+    /// What comes from `end` cannot be trusted any more: the other one is told, if it can be.
+    pub(super) fn staged_cut(&mut self, key: Key, end: usize) {
+        self.tell(key, |relay, now, notes| relay.ended(WHO[end], Stop::Lost, now, notes));
+    }
+
     /// We want the pipe to end: with a Close where the relay speaks for us, else FIN.
     pub(super) fn staged_close(&mut self, key: Key, ending: Ending) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
         if pipe.relay().is_none() {
-            return self.close(key, ending, How::Fin);
+            self.say_closed(key, CLIENT);
+            self.say_closed(key, SERVER);
+            return self.doomed.push((key, ending, How::Fin));
         }
         pipe.ending.get_or_insert(ending);
         self.tell(key, |relay, now, notes| relay.drain(CODE_RESTART, now, notes));
@@ -142,6 +175,7 @@ impl Wire {
 
     /// The sweep comes by, about once a second.
     pub(super) fn staged_look(&mut self, key: Key) {
+        self.sweep_held(key);
         let now = self.milliseconds();
         let Some(pipe) = self.slab.get_mut(key) else { return };
         let Some(relay) = pipe.relay() else { return };

@@ -8,11 +8,13 @@ use crate::balance::ServerId;
 use crate::config::snapshot::{LogEvent, LogLine, Report};
 use crate::core::Core;
 use crate::core::wire::entry::{End, Flow, Life, NO_RULE};
-use crate::core::wire::{Extra, Pipe};
+use crate::core::wire::relay::Relay;
+use crate::core::wire::{CLIENT, Extra, KeepTicket, Pipe, SERVER, Secure, Tail};
 use crate::sys::socket::Owned;
 
 use super::Accepted;
 use super::dial::{Dialled, Lease};
+use super::tls::{Secured, Tickets};
 use super::transport::Transport;
 
 /// Graduates a pipe of bytes. `preface` goes to the server first, then `tail`, which the client
@@ -45,7 +47,7 @@ pub fn pipe(
         ending: None,
         ticket: conn.ticket,
     };
-    wire.adopt(entry, preface, [tail, &[]]);
+    wire.adopt(entry, preface, [Tail { plain: tail, sealed: &[] }, Tail::default()]);
 }
 
 /// Two connections of the L7 young life, and the claim on the server.
@@ -61,12 +63,16 @@ pub fn web(
     core: &Rc<Core>,
     conn: &Accepted,
     both: Both,
-    extra: Option<Box<Extra>>,
+    relay: Option<Relay>,
     rule: usize,
     tails: [&[u8]; 2],
 ) {
     let Both { client, server, lease } = both;
-    let ((client, _), (server, _)) = (client.into_parts(), server.into_parts());
+    let ((client, from_client), (server, from_server)) = (client.into_parts(), server.into_parts());
+    let (client_tls, client_sealed) = secure(from_client);
+    let (server_tls, server_sealed) = secure(from_server);
+    let more = relay.is_some() || client_tls.is_some() || server_tls.is_some();
+    let extra = more.then(|| Box::new(Extra::new(relay, [client_tls, server_tls])));
     let (client, server) = (client.into_socket(), server.into_socket());
     let mut wire = core.wire.borrow_mut();
     let now = wire.now();
@@ -88,10 +94,26 @@ pub fn web(
     if let Some(terms) = entry.terms() {
         terms.began();
     }
+    let sealed = [&client_sealed[..], &server_sealed[..]];
+    let tails = [CLIENT, SERVER].map(|end| Tail { plain: tails[end], sealed: sealed[end] });
     wire.adopt(entry, &[], tails);
     drop(wire);
     if core.is_logged(conn.id, None) {
         log_open(core, conn, logged.0, logged.1);
+    }
+}
+
+/// What the long life keeps of a TLS session, and the ciphertext it has not opened yet.
+fn secure(secured: Option<Box<Secured>>) -> (Option<Box<Secure>>, Vec<u8>) {
+    let Some(secured) = secured else { return (None, Vec::new()) };
+    let Secured { session, tail, tickets, .. } = *secured;
+    let tickets = tickets.map(|tickets| tickets as Box<dyn KeepTicket>);
+    (Some(Box::new(Secure::new(session, tickets))), tail)
+}
+
+impl KeepTicket for Tickets {
+    fn keep(&mut self, body: &[u8]) {
+        Tickets::keep(self, body);
     }
 }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use crate::config::plan;
 use crate::core::Core;
-use crate::core::wire::Extra;
 use crate::core::wire::relay::Relay;
 use crate::core::wire::terms::Terms;
 use crate::meter::{Cause, Ending, Handshake, Stage};
@@ -140,7 +139,6 @@ pub fn graduate(
         }
         plan::Relay::Bytes => None,
     };
-    let extra = relay.map(|relay| Box::new(Extra::new(Some(relay))));
     let both = Both { client: client.into_transport(), server: server.into_transport(), lease };
-    graduate::web(core, conn, both, extra, rule, [&inlet.into_tail(), &tail]);
+    graduate::web(core, conn, both, relay, rule, [&inlet.into_tail(), &tail]);
 }

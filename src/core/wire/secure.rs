@@ -1,0 +1,253 @@
+//! TLS in the long life: what a pipe's end keeps between bursts is a [`Session`] of keys and
+//! numbers, and, if its peer cut a record short, the front of that record. Records are opened in
+//! the memory they were received into and sealed into the turn's scratch.
+
+use std::collections::VecDeque;
+
+use crate::meter::{Cause, Ending, Stage};
+use crate::proto::record::{Alert, Fault, Finish, OVERHEAD_MAX, Opened, Session};
+use crate::sys::memory::Span;
+
+use super::entry::{Life, Phase, TICKS_PER_SECOND, Ticks};
+use super::slab::Key;
+use super::{How, Wire, closing};
+
+/// Bytes of cut records that a core holds at the most; beyond it the oldest pipe ends.
+pub const HELD_BYTES_MAX: usize = 8 << 20;
+/// How long a cut record may stay cut.
+const HELD_TICKS_MAX: Ticks = 30 * TICKS_PER_SECOND;
+
+/// Where NewSessionTickets of a server go.
+pub trait KeepTicket: std::fmt::Debug {
+    fn keep(&mut self, body: &[u8]);
+}
+
+/// TLS of one end.
+#[derive(Debug)]
+pub struct Secure {
+    session: Session,
+    /// The front of a record whose rest has not come.
+    held: Vec<u8>,
+    since: Ticks,
+    /// `close_notify` came: the stream's end is the true one.
+    closed: bool,
+    tickets: Option<Box<dyn KeepTicket>>,
+}
+
+impl Secure {
+    pub fn new(session: Session, tickets: Option<Box<dyn KeepTicket>>) -> Self {
+        Self { session, held: Vec::new(), since: 0, closed: false, tickets }
+    }
+}
+
+/// What cut records cost a core, and whose is the oldest.
+#[derive(Debug, Default)]
+pub struct Held {
+    bytes: usize,
+    order: VecDeque<(Key, usize, Ticks)>,
+}
+
+impl Wire {
+    fn secure(&mut self, key: Key, end: usize) -> Option<&mut Secure> {
+        self.slab.get_mut(key)?.extra.as_mut()?.secure[end].as_deref_mut()
+    }
+
+    /// How many bytes [`Wire::held_front`] would return.
+    pub(super) fn held_len(&self, key: Key, end: usize) -> usize {
+        let pipe = self.slab.get(key);
+        let extra = pipe.and_then(|pipe| pipe.extra.as_ref());
+        extra.and_then(|extra| extra.secure[end].as_ref()).map_or(0, |secure| secure.held.len())
+    }
+
+    /// Whether the stream of `end` ended without the `close_notify` it owes.
+    pub(super) fn is_cut(&self, key: Key, end: usize) -> bool {
+        let pipe = self.slab.get(key);
+        let extra = pipe.and_then(|pipe| pipe.extra.as_ref());
+        extra.and_then(|extra| extra.secure[end].as_ref()).is_some_and(|secure| !secure.closed)
+    }
+
+    /// Bytes of a cut record that go before what is read next from `end`.
+    pub(super) fn held_front(&mut self, key: Key, end: usize) -> Vec<u8> {
+        let Some(secure) = self.secure(key, end) else { return Vec::new() };
+        let front = std::mem::take(&mut secure.held);
+        self.held.bytes -= front.len();
+        self.counters.records_held.set(self.held.bytes as u64);
+        front
+    }
+
+    /// Ciphertext came from `end`; a front held earlier was read into the same span.
+    pub(super) fn open(&mut self, key: Key, end: usize, span: Span) {
+        let front = self.held_front(key, end);
+        let Some(span) = self.joined_span(&front, span) else { return self.close_exhausted(key) };
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        let Some(secure) = pipe.extra.as_mut().and_then(|e| e.secure[end].as_deref_mut()) else {
+            return;
+        };
+        let bytes = self.ring.memory.bytes_mut(span);
+        let Opened { plain, used, finish, tickets } = secure.session.open(bytes);
+        self.counters.records_opened.inc();
+        for body in tickets {
+            if let Some(keeper) = &mut secure.tickets {
+                keeper.keep(&body);
+            }
+        }
+        secure.closed |= finish == Some(Finish::Closed);
+        let answers = secure.session.answer_due();
+        if finish.is_none() && used < span.len() {
+            self.hold(key, end, span.part(used, span.len()));
+        }
+        if answers {
+            self.counters.key_updates_received.inc();
+            self.seal(key, 1 - end, None);
+        }
+        if !plain.is_empty() {
+            self.opened(key, end, span.part(plain.start, plain.end));
+        }
+        match finish {
+            None => {}
+            Some(Finish::Closed) => self.source_ended(key, end),
+            Some(Finish::Fault(fault)) => self.session_broke(key, end, fault),
+        }
+    }
+
+    fn joined_span(&mut self, front: &[u8], span: Span) -> Option<Span> {
+        if front.is_empty() {
+            return Some(span);
+        }
+        let whole = self.ring.memory.allocate(front.len() + span.len())?;
+        let (read, write) = self.ring.memory.pair_mut(span, whole);
+        write[..front.len()].copy_from_slice(front);
+        write[front.len()..].copy_from_slice(read);
+        Some(whole)
+    }
+
+    /// Keeps the front of a cut record; over the core's bound the oldest such pipe ends.
+    fn hold(&mut self, key: Key, end: usize, front: Span) {
+        let bytes = self.ring.memory.bytes(front).to_vec();
+        let now = self.now;
+        let Some(secure) = self.secure(key, end) else { return };
+        if secure.held.is_empty() {
+            secure.since = now;
+        }
+        secure.held = bytes;
+        self.held.bytes += front.len();
+        self.held.order.push_back((key, end, now));
+        self.counters.records_held.set(self.held.bytes as u64);
+        while self.held.bytes > HELD_BYTES_MAX {
+            let Some((oldest, end, since)) = self.held.order.pop_front() else { return };
+            if self.secure(oldest, end).is_some_and(|s| !s.held.is_empty() && s.since == since) {
+                self.end_held(oldest, end, Cause::HeldTooMuch);
+            }
+        }
+        self.forget_released();
+    }
+
+    /// Drops the head of the queue for as long as it names nothing that is still held.
+    fn forget_released(&mut self) {
+        while let Some(&(key, end, since)) = self.held.order.front() {
+            if self.secure(key, end).is_some_and(|s| !s.held.is_empty() && s.since == since) {
+                return;
+            }
+            self.held.order.pop_front();
+        }
+    }
+
+    fn end_held(&mut self, key: Key, end: usize, cause: Cause) {
+        self.held_front(key, end);
+        let ending = Ending::new(closing::SIDES[end], Stage::Pipe, cause);
+        self.close(key, ending, How::Cut(end));
+    }
+
+    /// Seals `plain` (or only a KeyUpdate that is owed) on the way out of `flow`.
+    pub(super) fn seal(&mut self, key: Key, flow: usize, plain: Option<Span>) {
+        let length = plain.map_or(0, Span::len);
+        let Some(out) = self.ring.memory.allocate(Session::sealed_max(length)) else {
+            return self.close_exhausted(key);
+        };
+        let Some(secure) = self
+            .slab
+            .get_mut(key)
+            .and_then(|pipe| pipe.extra.as_mut()?.secure[1 - flow].as_deref_mut())
+        else {
+            return;
+        };
+        let sealed = match plain {
+            Some(plain) => {
+                let (read, write) = self.ring.memory.pair_mut(plain, out);
+                secure.session.seal(read, write)
+            }
+            None => secure.session.seal(&[], self.ring.memory.bytes_mut(out)),
+        };
+        match sealed {
+            Ok((taken, written)) => {
+                let out = self.ring.memory.shrink(out, written);
+                self.counters.records_sealed.inc();
+                self.raw(key, flow, out);
+                if taken < length {
+                    self.key_spent(key);
+                }
+            }
+            // We said close_notify already: what comes after it is dropped.
+            Err(Fault::UnexpectedMessage) => {
+                self.ring.memory.shrink(out, 0);
+            }
+            Err(_) => {
+                self.ring.memory.shrink(out, 0);
+                self.key_spent(key);
+            }
+        }
+    }
+
+    /// A TLS 1.2 key has sealed as many records as is safe, and cannot be renewed.
+    fn key_spent(&mut self, key: Key) {
+        let ending = Ending::proxy(Stage::Pipe, Cause::KeyLimit);
+        self.doomed.push((key, ending, How::Fin));
+    }
+
+    /// Says `close_notify` on the way out of `flow`; `false` if there is no TLS or it was said.
+    pub(super) fn say_closed(&mut self, key: Key, flow: usize) -> bool {
+        self.say_alert(key, flow, Alert::CLOSE_NOTIFY)
+    }
+
+    fn say_alert(&mut self, key: Key, flow: usize, alert: Alert) -> bool {
+        let mut record = [0; 2 * OVERHEAD_MAX];
+        let Some(secure) = self.secure(key, 1 - flow) else { return false };
+        match secure.session.close(alert, &mut record) {
+            Ok(length @ 1..) => {
+                self.inject_raw(key, flow, &record[..length]);
+                true
+            }
+            Ok(0) | Err(_) => false,
+        }
+    }
+
+    /// The peer at `end` broke the session: it is told why; the other side must not take the rest
+    /// for a clean end.
+    fn session_broke(&mut self, key: Key, end: usize, fault: Fault) {
+        if let Some(alert) = fault.alert() {
+            self.say_alert(key, 1 - end, alert);
+        }
+        let cause = crate::core::young::transport::cause_of(fault);
+        let ending = Ending::new(closing::SIDES[end], Stage::Pipe, cause);
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        pipe.ending = Some(ending);
+        if pipe.flows[end].phase == Phase::Open {
+            pipe.flows[end].phase = Phase::Draining;
+        }
+        self.staged_cut(key, end);
+        self.doomed.push((key, ending, How::Cut(end)));
+    }
+
+    /// Whether a record of this pipe has been cut for too long.
+    pub(super) fn sweep_held(&mut self, key: Key) {
+        for end in [super::CLIENT, super::SERVER] {
+            let now = self.now;
+            let late = self.secure(key, end).is_some_and(|secure| {
+                !secure.held.is_empty() && now.saturating_sub(secure.since) >= HELD_TICKS_MAX
+            });
+            if late && self.slab.get(key).is_some_and(|pipe| pipe.life == Life::Open) {
+                self.end_held(key, end, Cause::HeldTooLong);
+            }
+        }
+    }
+}
