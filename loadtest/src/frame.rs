@@ -4,7 +4,7 @@
 use standpipe::proto::Step;
 use standpipe::proto::frame::{self as codec, HEADER_MAX};
 
-pub use codec::{From, Opcode};
+pub use codec::{End, Opcode};
 
 /// A frame that is there to its last byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub enum Parsed {
 
 /// Looks for one whole frame, made by `from`, at the start of `bytes`.
 #[inline]
-pub fn parse(bytes: &[u8], from: From, payload_max: usize) -> Parsed {
+pub fn parse(bytes: &[u8], from: End, payload_max: usize) -> Parsed {
     match codec::decode(bytes, from, false) {
         Step::Need => Parsed::Need,
         Step::Bad(fault) => Parsed::Bad(fault),
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn frames_of_every_length_class_come_back() {
         for length in [0, 1, 125, 126, 127, 65_535, 65_536, 70_001] {
-            for (from, mask) in [(From::Server, None), (From::Client, Some([1, 2, 3, 250]))] {
+            for (from, mask) in [(End::Server, None), (End::Client, Some([1, 2, 3, 250]))] {
                 let payload: Vec<u8> = (0..length).map(|at| at as u8).collect();
                 let mut out = Vec::new();
                 write(&mut out, Opcode::Binary, &payload, mask);
@@ -109,6 +109,6 @@ mod tests {
     #[test]
     fn a_declared_length_is_not_trusted() {
         let bytes = [0x82, 127, 0x7f, 255, 255, 255, 255, 255, 255, 255];
-        assert!(matches!(parse(&bytes, From::Server, 1 << 20), Parsed::Bad(_)));
+        assert!(matches!(parse(&bytes, End::Server, 1 << 20), Parsed::Bad(_)));
     }
 }

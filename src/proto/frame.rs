@@ -21,9 +21,6 @@ pub enum End {
     Server,
 }
 
-/// The first name of [`End`].
-pub type From = End;
-
 /// The six opcodes there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Manner;
-use crate::frame::{self, From, Opcode};
+use crate::frame::{self, End, Opcode};
 use crate::message::{self, Form, Header, Kind, MESSAGE_BYTES_MAX, Parsed, Writer};
 use crate::proof::{Account, Arrival};
 use crate::socket::Socket;
@@ -130,7 +130,7 @@ impl Answering<'_> {
     ) -> Outcome {
         let mut used = 0;
         loop {
-            let found = match frame::parse(&bytes[used..], From::Client, MESSAGE_BYTES_MAX) {
+            let found = match frame::parse(&bytes[used..], End::Client, MESSAGE_BYTES_MAX) {
                 frame::Parsed::Need => return Outcome::Used(used),
                 frame::Parsed::Whole(found) => found,
                 frame::Parsed::Bad(_) => {

@@ -4,7 +4,7 @@ use standpipe::sys::generator::monotonic_ns;
 
 use super::Engine;
 use super::link::{Habit, Stage};
-use crate::frame::{self, From, Opcode};
+use crate::frame::{self, End, Opcode};
 use crate::message::{self, Header, Kind, MESSAGE_BYTES_MAX, Parsed};
 use crate::plan::Traffic;
 use crate::proof::Arrival;
@@ -109,7 +109,7 @@ impl Engine {
     fn deliver_frames(&mut self, index: u32, bytes: &[u8]) -> Delivered {
         let mut used = 0;
         loop {
-            let found = match frame::parse(&bytes[used..], From::Server, MESSAGE_BYTES_MAX) {
+            let found = match frame::parse(&bytes[used..], End::Server, MESSAGE_BYTES_MAX) {
                 frame::Parsed::Need => return Delivered::Used(used),
                 frame::Parsed::Whole(found) => found,
                 frame::Parsed::Bad(why) => {

@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::meter::{CloseCodes, Side};
-use crate::proto::frame::{Control, Fault, From as End, Opcode};
+use crate::proto::frame::{Control, End, Fault, Opcode};
 use crate::proto::tunnel::{Limits, Mark, Part, Rules, Sink, Tunnel, Verdict};
 
 use super::terms::Terms;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use crate::meter::{Cause, Ending, Side, Stage};
-use crate::proto::frame::{Fault, From as Who};
+use crate::proto::frame::{End as Who, Fault};
 use crate::sys::memory::Span;
 
 use super::entry::{CLIENT, Phase, Pipe, SERVER};

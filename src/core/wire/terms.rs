@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::plan::{Ping, Relay, Rule};
 use crate::meter::{CloseCodes, CoreCounters, Direction, Opcode as Kind, RouteCounters, Side};
-use crate::proto::frame::{From as End, Opcode};
+use crate::proto::frame::{End, Opcode};
 use crate::proto::tunnel::Limits;
 
 /// See the module's words.

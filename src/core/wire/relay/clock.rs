@@ -2,7 +2,7 @@
 //! take. Times are milliseconds on the core's clock, which may wrap.
 
 use crate::meter::CloseCodes;
-use crate::proto::frame::From as End;
+use crate::proto::frame::End;
 
 use super::{
     CODE_GOING_AWAY, CODE_INTERNAL, Ear, LINGER_MS, Next, Out, Relay, Way, Why, other, side,

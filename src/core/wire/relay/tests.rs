@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::plan::{self, Ping, Rule};
 use crate::meter::Side;
-use crate::proto::frame::{self, Control, From as End, Opcode};
+use crate::proto::frame::{self, Control, End, Opcode};
 
 use super::{GRACE_MS, LINGER_MS, Next, Out, Relay, Stop, Why};
 use crate::core::wire::terms::Terms;
