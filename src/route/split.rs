@@ -1,5 +1,5 @@
-//! A route's share-out over pools, for clients that no sticky cookie ties to one of them. Randomness
-//! is an argument.
+//! A route's share-out over pools, for clients that no sticky cookie ties to one of them.
+//! Randomness is an argument.
 
 /// Picks an index in proportion to the weights; `None` when they are all zero.
 pub fn pick(weights: impl Iterator<Item = u32> + Clone, random: u64) -> Option<usize> {

@@ -3,6 +3,7 @@
 mod fuzz;
 mod keys;
 mod mistakes;
+mod slips;
 
 use std::collections::BTreeSet;
 use std::io;

@@ -1,0 +1,309 @@
+//! One change to a good file, one problem, with its line and key.
+
+use super::*;
+
+/// What is replaced, by what, where the problem is told, and words it is told with.
+type Row = (&'static str, &'static str, &'static str, &'static str);
+
+#[test]
+fn each_slip_in_a_listener_is_told_once() {
+    check(LISTENER);
+}
+
+#[test]
+fn each_slip_in_a_route_is_told_once() {
+    check(ROUTE);
+}
+
+#[test]
+fn each_slip_in_a_pool_is_told_once() {
+    check(POOL);
+}
+
+#[test]
+fn the_admin_address_is_taken_as_well() {
+    let text = GOOD.replace("0.0.0.0:80", "127.0.0.1:9901");
+    good(&text);
+    let problems = bad(&format!("{text}[runtime]\nadmin = \"127.0.0.1:9901\"\n"));
+    assert!(problems[0].1.contains("already bound by runtime.admin"));
+}
+
+fn check(rows: &[Row]) {
+    good(GOOD);
+    for (from, to, place, words) in rows {
+        assert!(GOOD.contains(from), "{from}");
+        let text = GOOD.replacen(from, to, 1).replace("a.b:1", "one.example.org:1");
+        let problems = bad(&text);
+        let places: Vec<&str> = problems.iter().map(|(place, _)| place.as_str()).collect();
+        assert_eq!(places, [*place], "{to}\n{problems:?}");
+        assert!(problems[0].1.contains(words), "{to}: {}", problems[0].1);
+    }
+}
+
+const GOOD: &str = r#"[listeners.web]
+bind = ["0.0.0.0:80"]
+mode = "l7"
+tls = { certificates = [{ cert = "c", key = "k" }] }
+routes = [
+    { path = "/chat", pool = "chat" },
+    { path = "/live", pool = "chat" },
+]
+[pools.chat]
+sticky = { cookie = "c", key = "sixteen bytes and more" }
+servers = ["10.0.0.1:9000"]
+tls = {}
+"#;
+
+const LISTENER: &[Row] = &[
+    ("[listeners.web]", "[listener.web]", "1: listener", "did you mean \"listeners\"?"),
+    ("[listeners.web]", "[listeners.\"a b\"]", "1: listeners.\"a b\"", "1 to 64 letters"),
+    ("bind = [\"0.0.0.0:80\"]", "bind = []", "2: listeners.web.bind", "is empty"),
+    ("bind = [\"0.0.0.0:80\"]", "bind = 80", "2: listeners.web.bind", "write a list"),
+    ("bind = [\"0.0.0.0:80\"]", "", "1: listeners.web.bind", "is missing"),
+    ("0.0.0.0:80", "0.0.0.0", "2: listeners.web.bind[0]", "0.0.0.0:8443"),
+    ("0.0.0.0:80", "0.0.0.0:0", "2: listeners.web.bind[0]", "port"),
+    ("0.0.0.0:80", "localhost:80", "2: listeners.web.bind[0]", "IP address"),
+    ("0.0.0.0:80\"", "0.0.0.0:80\", \"0.0.0.0:80\"", "2: listeners.web.bind[1]", "already bound"),
+    ("mode = \"l7\"", "", "1: listeners.web.mode", "is missing"),
+    ("mode = \"l7\"", "mode = \"l7\"\npool = \"chat\"", "4: listeners.web.pool", "\"l4\""),
+    (
+        "mode = \"l7\"",
+        "mode = \"l7\"\nmax_connections = -1",
+        "4: listeners.web.max_connections",
+        "whole number",
+    ),
+    (
+        "mode = \"l7\"",
+        "mode = \"l7\"\naccept_proxy = \"v1\"",
+        "4: listeners.web.accept_proxy",
+        "trusted",
+    ),
+    (
+        "mode = \"l7\"",
+        "mode = \"l7\"\naccept_proxy = \"v3\"",
+        "4: listeners.web.accept_proxy",
+        "\"v2\", \"any\"",
+    ),
+    (
+        "mode = \"l7\"",
+        "mode = \"l7\"\ntrusted = [\"10.0.0.0/33\"]",
+        "4: listeners.web.trusted[0]",
+        "10.0.0.0/8",
+    ),
+    (
+        "mode = \"l7\"",
+        "mode = \"l7\"\nping = { every = \"1ms\" }",
+        "4: listeners.web.ping.every",
+        "\"100ms\"",
+    ),
+    (
+        "mode = \"l7\"",
+        "mode = \"l7\"\nhttp = { head = \"2KiB\" }",
+        "4: listeners.web.http",
+        "target",
+    ),
+    (
+        "mode = \"l7\"",
+        "mode = \"l7\"\nhttp = { head = 4096 }",
+        "4: listeners.web.http.head",
+        "64KiB",
+    ),
+    (
+        "mode = \"l7\"",
+        "mode = \"l7\"\nhttp = { head = \"1GiB\" }",
+        "4: listeners.web.http.head",
+        "256KiB",
+    ),
+    (
+        "cert = \"c\"",
+        "cert = \"missing.pem\"",
+        "4: listeners.web.tls.certificates[0].cert",
+        "/etc/sp/missing.pem",
+    ),
+    ("cert = \"c\", ", "", "4: listeners.web.tls.certificates[0].cert", "is missing"),
+    ("{ certificates", "{ certificate", "4: listeners.web.tls.certificate", "\"certificates\"?"),
+    ("[{ cert = \"c\", key = \"k\" }]", "[]", "4: listeners.web.tls.certificates", "is empty"),
+    ("tls = { cert", "tls = { alpn = [\"h2\"], cert", "4: listeners.web.tls.alpn[0]", "not spoken"),
+    (
+        "tls = { cert",
+        "tls = { client_ca = {}, cert",
+        "4: listeners.web.tls.client_ca.file",
+        "is missing",
+    ),
+    (
+        "tls = { cert",
+        "tls = { client_headers = {}, cert",
+        "4: listeners.web.tls.client_headers",
+        "client_ca",
+    ),
+    (
+        "tls = { cert",
+        "tls = { key_log = \"yes\", cert",
+        "4: listeners.web.tls.key_log",
+        "true or false",
+    ),
+];
+
+const ROUTE: &[Row] = &[
+    ("path = \"/live\"", "path = \"live\"", "7: listeners.web.routes[1].path", "'/'"),
+    ("path = \"/live\"", "path = \"/a/../b\"", "7: listeners.web.routes[1].path", "segment"),
+    ("path = \"/live\"", "path = \"/chat/\"", "7: listeners.web.routes[1]", "line 6"),
+    ("path = \"/live\"", "host = \"a:80\"", "7: listeners.web.routes[1].host", "port"),
+    (
+        "path = \"/live\"",
+        "path = \"/live\", hots = \"a\"",
+        "7: listeners.web.routes[1].hots",
+        "\"host\"?",
+    ),
+    (
+        "path = \"/live\"",
+        "path = \"/x\", header = { \"a b\" = \"1\" }",
+        "7: listeners.web.routes[1].header.\"a b\"",
+        "header name",
+    ),
+    (
+        "path = \"/live\"",
+        "path = \"/x\", origins = [\"a.org\"]",
+        "7: listeners.web.routes[1].origins[0]",
+        "https://host",
+    ),
+    (
+        "path = \"/live\"",
+        "path = \"/x\", relay = \"bytes\", max_frame = \"1KiB\"",
+        "7: listeners.web.routes[1].max_frame",
+        "relay",
+    ),
+    (
+        "path = \"/live\", pool = \"chat\"",
+        "path = \"/live\"",
+        "7: listeners.web.routes[1].pool",
+        "split",
+    ),
+    (
+        "path = \"/live\", pool",
+        "path = \"/live\", split = { chat = 1 }, pool",
+        "7: listeners.web.routes[1].split",
+        "beside pool",
+    ),
+    (
+        "\"/live\", pool = \"chat\"",
+        "\"/live\", split = { chat = 0 }",
+        "7: listeners.web.routes[1].split",
+        "nothing",
+    ),
+    (
+        "\"/live\", pool = \"chat\"",
+        "\"/live\", split = { cat = 1 }",
+        "7: listeners.web.routes[1].split.cat",
+        "\"chat\"?",
+    ),
+];
+
+const POOL: &[Row] = &[
+    (
+        "[pools.chat]",
+        "[pools.chat]\nbalance = \"least-conns\"",
+        "10: pools.chat.balance",
+        "\"least-connections\"?",
+    ),
+    ("[pools.chat]", "[pools.chat]\nbounded = 2", "10: pools.chat.bounded", "source-hash"),
+    (
+        "[pools.chat]",
+        "[pools.chat]\nbalance = \"source-hash\"\nbounded = 0.5",
+        "11: pools.chat.bounded",
+        "1.01",
+    ),
+    ("[pools.chat]", "[pools.chat]\nslow_start = \"5\"", "10: pools.chat.slow_start", "unit"),
+    (
+        "[pools.chat]",
+        "[pools.chat]\nslow_start = \"5 days\"",
+        "10: pools.chat.slow_start",
+        "\"off\"",
+    ),
+    (
+        "[pools.chat]",
+        "[pools.chat]\ndrain = { rate = 1, window = \"1s\" }",
+        "10: pools.chat.drain",
+        "both",
+    ),
+    (
+        "[pools.chat]",
+        "[pools.chat]\nhealth = { http = \"x\" }",
+        "10: pools.chat.health.http",
+        "/healthz",
+    ),
+    (
+        "[pools.chat]",
+        "[pools.chat]\nsource = [\"eth0\"]",
+        "10: pools.chat.source[0]",
+        "IP addresses",
+    ),
+    ("sixteen bytes and more", "tiny", "10: pools.chat.sticky.key", "4 bytes"),
+    ("sixteen bytes and more", "base64:!", "10: pools.chat.sticky.key", "base64"),
+    (
+        "key = \"sixteen",
+        "key_file = \"x\", key = \"sixteen",
+        "10: pools.chat.sticky.key_file",
+        "beside",
+    ),
+    (
+        "key = \"sixteen bytes and more\"",
+        "key_file = \"missing\"",
+        "10: pools.chat.sticky.key_file",
+        "/etc/sp/missing",
+    ),
+    (
+        "key = \"sixteen bytes and more\"",
+        "key_file = \"short\"",
+        "10: pools.chat.sticky.key_file",
+        "5 bytes",
+    ),
+    ("cookie = \"c\"", "header = \"X\"", "10: pools.chat.sticky.key", "cookie"),
+    (
+        "cookie = \"c\", key",
+        "cookie = \"c\", header = \"X\", key",
+        "10: pools.chat.sticky",
+        "two things",
+    ),
+    (
+        "{ cookie = \"c\", key = \"sixteen bytes and more\" }",
+        "{}",
+        "10: pools.chat.sticky",
+        "nothing",
+    ),
+    ("cookie = \"c\"", "cookie = \"a b\"", "10: pools.chat.sticky.cookie", "without spaces"),
+    ("cookie = \"c\"", "cookie = \"c\", path = \"/;\"", "10: pools.chat.sticky.path", "';'"),
+    (
+        "cookie = \"c\"",
+        "cookie = \"c\", secure = false, same_site = \"none\"",
+        "10: pools.chat.sticky.same_site",
+        "secure",
+    ),
+    ("[\"10.0.0.1:9000\"]", "[]", "11: pools.chat.servers", "is empty"),
+    ("servers = [\"10.0.0.1:9000\"]", "", "9: pools.chat.servers", "is missing"),
+    ("servers = ", "server = ", "11: pools.chat.server", "\"servers\"?"),
+    ("\"10.0.0.1:9000\"", "{ weight = 1 }", "11: pools.chat.servers[0].address", "is missing"),
+    (
+        "\"10.0.0.1:9000\"",
+        "{ address = \"a.b:1\", weight = 0 }",
+        "11: pools.chat.servers[0].weight",
+        "1 to 1000",
+    ),
+    ("10.0.0.1:9000", "nowhere.example.org:1", "11: pools.chat.servers[0]", "no such name"),
+    ("10.0.0.1:9000", "empty.example.org:1", "11: pools.chat.servers[0]", "no address"),
+    ("10.0.0.1:9000", "10.0.0.256:1", "11: pools.chat.servers[0]", "no server address"),
+    ("10.0.0.1:9000", "10.0.0.1:0", "11: pools.chat.servers[0]", "port 0"),
+    ("10.0.0.1:9000", "http://a:1", "11: pools.chat.servers[0]", "no server address"),
+    (
+        "10.0.0.1:9000\"",
+        "10.0.0.1:9000\",\n \"10.0.0.1:9000\"",
+        "12: pools.chat.servers[1]",
+        "line 11",
+    ),
+    ("10.0.0.1:9000", "unix:", "11: pools.chat.servers[0]", "names no socket"),
+    ("tls = {}", "tls = { ca = \"missing\" }", "12: pools.chat.tls.ca", "/etc/sp/missing"),
+    ("tls = {}", "tls = { client_cert = \"c\" }", "12: pools.chat.tls.client_key", "is missing"),
+    ("tls = {}", "tls = { server_name = \"a b\" }", "12: pools.chat.tls.server_name", "host name"),
+    ("tls = {}", "tls = {}\nmode = 2020-01-01", "13: pools.chat.mode", "known here"),
+    ("tls = {}", "tls = {}\ntls = {}", "13: pools.chat.tls", "duplicate"),
+];
