@@ -166,6 +166,8 @@ impl Core {
             self.sweep_idle(now);
         }
         self.retry_accepts();
+        let sockets = 2 * (self.counters.live.get() + self.counters.young.get());
+        self.counters.descriptors.set(sockets + 2 * self.counters.pipes_lent.get());
         if self.mode.get() == Mode::Stopping {
             // Connections that graduated while we were stopping.
             self.cut_young();

@@ -152,11 +152,12 @@ impl Ring {
         self.push(entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(token));
     }
 
-    /// Submits what was pushed, runs what is due, and waits until `want` completions are there.
+    /// Submits what was pushed, runs what is due, and waits until `want` completions are there;
+    /// says how many were submitted.
     ///
     /// # Errors
     /// Other than interruption and momentary shortage, which are not errors here.
-    pub fn enter(&mut self, want: usize) -> io::Result<()> {
+    pub fn enter(&mut self, want: usize) -> io::Result<usize> {
         self.enters += 1;
         let pending = self.uring.submission().len();
         let getevents = 1; // IORING_ENTER_GETEVENTS: completions are delivered only inside it
@@ -173,11 +174,11 @@ impl Ring {
         self.messages.clear();
         self.vectors.clear();
         match entered {
-            Ok(_) => Ok(()),
+            Ok(submitted) => Ok(submitted),
             Err(e)
                 if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) =>
             {
-                Ok(())
+                Ok(0)
             }
             Err(e) => Err(e),
         }

@@ -91,7 +91,8 @@ impl Wire {
                 drop(self.pool.take(flow.pipe));
                 self.counters.pipes_lent.dec();
             }
-            flow.spill = None;
+            let held = flow.spill.take().map_or(0, |spill| spill.len());
+            self.counters.spill_held.sub(held as u64);
         }
         for (end, flow) in pipe.ends.iter().zip(&pipe.flows) {
             socket::close(end.fd);

@@ -5,7 +5,7 @@ use std::io;
 
 use crate::meter::Gear;
 use crate::sys::memory::BUFFER_BYTES;
-use crate::sys::ring::{Completion, POLL_ERR};
+use crate::sys::ring::Completion;
 use crate::sys::socket::{self, Received};
 
 use super::Wire;
@@ -39,9 +39,7 @@ impl Wire {
         let flow = &pipe.flows[end];
         if flow.is_blocked() {
             // The source is not read while bytes wait; a reset is seen all the same.
-            if completion.result & POLL_ERR != 0 {
-                self.serve_parked(key, end);
-            }
+            self.look_for_reset(key, end, completion.result);
         } else if flow.phase == Phase::Broken || flow.phase == Phase::Open {
             match flow.gear {
                 Gear::Bulk => self.serve_bulk(key, end),

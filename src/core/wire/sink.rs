@@ -55,6 +55,8 @@ impl Wire {
         for span in self.turns[turn].spans(out) {
             let from = skip.min(span.len());
             skip -= from;
+            let left = span.len() - from;
+            self.counters.spill_held.add(left as u64);
             fits &= spill.add(self.ring.memory.bytes(span.part(from, span.len())));
         }
         self.counters.spilled_bytes.add(out.bytes as u64);
@@ -74,6 +76,20 @@ impl Wire {
             // A peer that has finished makes a oneshot return at once, every time.
             let edges = pipe.flows[sink].phase != Phase::Open;
             self.watch(key, sink, if edges { Watch::Edges } else { Watch::Once });
+        }
+    }
+
+    /// An end that is not being read had an event: if its peer reset, the pipe is over; if not, a
+    /// later reset must not go unseen.
+    pub(super) fn look_for_reset(&mut self, key: Key, end: usize, events: i32) {
+        let Some(pipe) = self.slab.get(key) else { return };
+        if events & POLL_ERR != 0
+            && let Some(error) = socket::dial_error(pipe.ends[end].fd)
+        {
+            return self.source_failed(key, end, &error);
+        }
+        if pipe.ends[end].watch == Watch::None {
+            self.watch(key, end, Watch::Edges);
         }
     }
 
@@ -100,6 +116,9 @@ impl Wire {
             }
             return;
         }
+        if pipe.flows[end].is_blocked() && completion.result & POLL_ERR != 0 {
+            return self.look_for_reset(key, end, completion.result);
+        }
         let flow = 1 - end;
         if !pipe.flows[flow].is_blocked() {
             return;
@@ -119,11 +138,14 @@ impl Wire {
         let sink = pipe.ends[1 - index].fd;
         let flow = &mut pipe.flows[index];
         let mut through = self.pool.take(flow.pipe);
+        let before = flow.spill.as_ref().map_or(0, |spill| spill.len());
         let emptied = match (&mut flow.spill, &mut through) {
             (Some(spill), _) => spill.drain(sink, self.now),
             (None, Some(through)) => pump::drain(through, sink),
             (None, None) => Ok(true),
         };
+        let after = flow.spill.as_ref().map_or(0, |spill| spill.len());
+        self.counters.spill_held.sub((before - after) as u64);
         pipe.active = self.now;
         match emptied {
             Ok(true) => {
@@ -166,6 +188,7 @@ impl Wire {
         let flow = &mut pipe.flows[index];
         let mut spill = Box::new(Spill::new(self.now));
         let emptied = self.pool.empty_into(flow.pipe, spill.bytes_mut());
+        self.counters.spill_held.add(spill.len() as u64);
         flow.pipe = NONE;
         self.counters.pipes_lent.dec();
         flow.spill = Some(spill);
@@ -235,7 +258,8 @@ impl Wire {
             return;
         }
         pipe.flows[index].phase = Phase::Broken;
-        pipe.flows[index].spill = None;
+        let held = pipe.flows[index].spill.take().map_or(0, |spill| spill.len());
+        self.counters.spill_held.sub(held as u64);
         let sink = 1 - index;
         let reports = pipe.flows[sink].phase == Phase::Open && !pipe.flows[sink].is_blocked();
         if reports && pipe.ends[sink].reading != Reading::Idle {

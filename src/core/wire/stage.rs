@@ -146,7 +146,8 @@ impl Wire {
         let cause = closing::cause_of(error);
         pipe.ending.get_or_insert(Ending::new(closing::SIDES[end], Stage::Pipe, cause));
         pipe.flows[1 - end].phase = Phase::Broken;
-        pipe.flows[1 - end].spill = None;
+        let held = pipe.flows[1 - end].spill.take().map_or(0, |spill| spill.len());
+        self.counters.spill_held.sub(held as u64);
         pipe.active = self.now;
         if pipe.flows[end].phase == Phase::Open {
             pipe.flows[end].phase = Phase::Draining;
