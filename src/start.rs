@@ -31,6 +31,13 @@ pub fn serve(birth: Birth) -> Result<(), String> {
     let cores = birth.plan().runtime.workers;
     raise_limit();
     let host = probe()?;
+    if host.connection_budget(cores) == 0 {
+        return Err(format!(
+            "open files: the limit is {}, and {cores} worker(s) need more than that for \
+             themselves; raise it with `ulimit -n 65536`, or LimitNOFILE= in the unit",
+            host.descriptors
+        ));
+    }
     announce(&host, cores);
     let mask = process::block_signals().map_err(|e| format!("signals cannot be blocked: {e}"))?;
     let shared = Shared::make(cores).map_err(|error| {

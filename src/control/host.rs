@@ -76,8 +76,15 @@ mod tests {
     #[test]
     fn a_named_thread_is_found_as_a_core() {
         let (done, wait) = std::sync::mpsc::channel::<()>();
+        let (runs, begun) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name(thread_name(77));
-        let thread = thread.spawn(move || wait.recv()).unwrap();
+        let thread = thread.spawn(move || {
+            // A thread names itself, so it has to run before it can be found.
+            let _ = runs.send(());
+            let _ = wait.recv();
+        });
+        let thread = thread.unwrap();
+        begun.recv().unwrap();
         let found = usage().core_descriptors.iter().any(|(core, count)| *core == 77 && *count > 0);
         drop(done);
         let _ = thread.join();

@@ -1,0 +1,529 @@
+//! The process as an operator meets it: what it refuses to start with, what it says, how it takes
+//! another configuration, and how it ends.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{Standpipe, address, connect, is_silent, peers, read_exactly, wait_until};
+use serde_json::Value;
+
+// === check, and starts that fail ===
+
+#[test]
+fn check_prints_every_mistake_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("edge.toml");
+    let text = "[runtime]\n\
+                wrokers = 2\n\
+                drain_delay = \"5 parsecs\"\n\
+                [listeners.edge]\n\
+                bind = [\"0.0.0.0:70000\"]\n\
+                mode = \"l5\"\n\
+                pool = \"chta\"\n\
+                [pools.chat]\n\
+                balance = \"least-conections\"\n\
+                servers = [\"127.0.0.1\"]\n";
+    std::fs::write(&file, text).unwrap();
+    let output = standpipe(&["check", &file.display().to_string()]);
+    let said = text_of(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    for (line, word) in [(2, "workers"), (3, "drain_delay"), (5, "bind"), (6, "l5"), (7, "chat")] {
+        let place = format!("edge.toml:{line}:");
+        let found = said.lines().any(|l| l.contains(&place) && l.contains(word));
+        assert!(found, "line {line} and {word} in:\n{said}");
+    }
+    assert!(said.contains("edge.toml:9:") && said.contains("least-connections"), "{said}");
+    assert!(said.contains("edge.toml:10:"), "{said}");
+    assert!(!said.contains("panicked"));
+}
+
+#[test]
+fn check_says_what_a_good_file_would_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("edge.toml");
+    std::fs::write(&file, plain(address(), &[address()])).unwrap();
+    let output = standpipe(&["check", &file.display().to_string()]);
+    let said = text_of(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("listen on") && said.contains("chat (least-connections, 1 server(s))"));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_a_mistake_and_not_a_fault() {
+    let output = standpipe(&["run", "/nowhere/edge.toml"]);
+    let said = text_of(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("/nowhere/edge.toml"), "{said}");
+}
+
+#[test]
+fn a_listener_port_that_is_taken_ends_the_start_with_cause_and_cure() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let said = fails_to_start(&plain(taken.local_addr().unwrap(), &[address()]));
+    assert!(said.contains(&taken.local_addr().unwrap().to_string()), "{said}");
+    assert!(said.contains("taken") && said.contains("ss -ltnp"), "{said}");
+}
+
+#[test]
+fn an_admin_port_that_is_taken_ends_the_start() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let admin = taken.local_addr().unwrap();
+    let text =
+        format!("[runtime]\nworkers = 1\nadmin = \"{admin}\"\n{}", plain(address(), &[address()]));
+    let said = fails_to_start(&text);
+    assert!(said.contains("runtime.admin") && said.contains(&admin.to_string()), "{said}");
+}
+
+#[test]
+fn a_host_that_forbids_io_uring_is_told_the_cure() {
+    let Some(python) = peers::tool("python3") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("edge.toml");
+    std::fs::write(&file, quiet(&plain(address(), &[address()]))).unwrap();
+    let output = Command::new(python)
+        .arg(peers::script("without_io_uring.py"))
+        .arg(env!("CARGO_BIN_EXE_standpipe"))
+        .arg("run")
+        .arg(&file)
+        .output()
+        .unwrap();
+    let said = text_of(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("io_uring") && said.contains("seccomp"), "{said}");
+    assert!(!said.contains("panicked"));
+}
+
+#[test]
+fn too_few_descriptors_are_named_before_anything_listens() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("edge.toml");
+    std::fs::write(&file, quiet(&plain(address(), &[address()]))).unwrap();
+    let run =
+        format!("ulimit -n 40; exec {} run {}", env!("CARGO_BIN_EXE_standpipe"), file.display());
+    let output = Command::new("sh").args(["-c", &run]).output().unwrap();
+    let said = text_of(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("ulimit -n"), "{said}");
+}
+
+// === the admin face ===
+
+#[test]
+fn the_admin_face_lists_its_paths_and_keeps_secrets() {
+    let echo = Echo::start();
+    let secret = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LTEyMzQ1Njc4";
+    let config = format!(
+        "[listeners.web]\nbind = [\"{}\"]\nmode = \"l7\"\n\
+         [[listeners.web.routes]]\npath = \"/\"\npool = \"chat\"\n\
+         [pools.chat]\nservers = [\"{}\"]\nsticky = {{ cookie = \"sp\", key = \"{secret}\" }}\n",
+        address(),
+        echo.address
+    );
+    let standpipe = Standpipe::start(&config);
+    let (status, body) = standpipe.admin_get("/nothing");
+    assert_eq!(status, 404);
+    for path in ["/metrics", "/ready", "/live", "/pools", "/config"] {
+        assert!(body.contains(path), "{body}");
+        assert_eq!(standpipe.admin_get(path).0, 200, "{path}");
+    }
+    let shown = standpipe.admin_get("/config").1;
+    assert!(shown.contains("(set)") && !shown.contains(secret), "{shown}");
+    assert!(!standpipe.log().contains(secret));
+}
+
+#[test]
+fn metrics_are_well_formed() {
+    let echo = Echo::start();
+    let bind = address();
+    let standpipe = Standpipe::start(&plain(bind, &[echo.address]));
+    let mut client = connect(bind);
+    exchange(&mut client);
+    let page = standpipe.metrics();
+    let mut seen = std::collections::HashSet::new();
+    let mut open = String::new();
+    for line in page.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            open = rest.split(' ').next().unwrap_or_default().to_owned();
+            assert!(open.starts_with("standpipe_"), "{line}");
+            assert!(rest.len() > open.len() + 1, "no help: {line}");
+            assert!(seen.insert(open.clone()), "{open} stands in two places");
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert_eq!(name, open);
+            assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
+        } else {
+            let name = line.split(['{', ' ']).next().unwrap_or_default();
+            let suffixes = ["", "_bucket", "_sum", "_count"];
+            assert!(suffixes.iter().any(|s| name == format!("{open}{s}")), "{line}");
+            assert!(line.rsplit(' ').next().unwrap().parse::<f64>().is_ok(), "{line}");
+        }
+    }
+    wait_until("the connection is counted", || {
+        standpipe.metric("standpipe_server_connections", &[("pool", "chat")]) == 1.0
+            && standpipe.metric("standpipe_listener_connections", &[("listener", "edge")]) == 1.0
+            && standpipe.metric("standpipe_connections_live", &[("core", "0")]) == 1.0
+    });
+    assert!(standpipe.metric("standpipe_process_resident_memory_bytes", &[]) > 1e6);
+    assert!(standpipe.metric("standpipe_core_open_fds", &[("core", "0")]) > 3.0);
+}
+
+// === reload ===
+
+#[test]
+fn a_bad_file_changes_nothing_and_is_shown() {
+    let echo = Echo::start();
+    let bind = address();
+    let good = plain(bind, &[echo.address]);
+    let standpipe = Standpipe::start(&good);
+    let mut client = connect(bind);
+    exchange(&mut client);
+    standpipe.reload(&good.replace("least-connections", "most-connections"));
+    let shown = standpipe.admin_get("/config").1;
+    assert!(shown.contains("most-connections") && shown.contains("last_error"), "{shown}");
+    assert_eq!(standpipe.metric("standpipe_last_reload_good", &[]), 0.0);
+    assert_eq!(standpipe.metric("standpipe_reloads_total", &[("result", "applied")]), 0.0);
+    exchange(&mut client);
+    exchange(&mut connect(bind));
+    standpipe.reload(&good);
+    assert_eq!(standpipe.metric("standpipe_last_reload_good", &[]), 1.0);
+    assert!(standpipe.log().contains("closes 0 pipes"));
+}
+
+#[test]
+fn saving_the_file_is_enough() {
+    let (one, two) = (Echo::start(), Echo::start());
+    let bind = address();
+    let standpipe = Standpipe::start(&plain(bind, &[one.address]));
+    let before = std::fs::read_to_string(standpipe.config_path()).unwrap();
+    let after = before.replace(&one.address.to_string(), &two.address.to_string());
+    let beside = standpipe.folder().join("new");
+    std::fs::write(&beside, after).unwrap();
+    std::fs::rename(beside, standpipe.config_path()).unwrap();
+    wait_until("the new server is known", || {
+        standpipe.admin_get("/pools").1.contains(&two.address.to_string())
+    });
+}
+
+#[test]
+fn a_removed_server_keeps_its_pipes_and_its_counts() {
+    let (one, two) = (Echo::start(), Echo::start());
+    let bind = address();
+    let both = plain(bind, &[one.address, two.address]);
+    let standpipe = Standpipe::start(&both);
+    let mut clients: Vec<TcpStream> = (0..4).map(|_| connect(bind)).collect();
+    clients.iter_mut().for_each(exchange);
+    standpipe.reload(&plain(bind, &[two.address]));
+    clients.iter_mut().for_each(exchange);
+    let whose = one.address.to_string();
+    let labels = [("server", whose.as_str())];
+    assert_eq!(standpipe.metric("standpipe_server_connections", &labels), 2.0);
+    assert!(pools(&standpipe)["leaving"][0]["address"] == whose.as_str());
+    let mut late = connect(bind);
+    exchange(&mut late);
+    assert_eq!(standpipe.metric("standpipe_server_connections", &labels), 2.0);
+    standpipe.reload(&both);
+    assert_eq!(standpipe.metric("standpipe_server_connections", &labels), 2.0);
+    assert_eq!(standpipe.metric("standpipe_server_connections_total", &labels), 2.0);
+    let log = standpipe.log();
+    assert!(log.contains("servers_removed=1") && log.contains("closes 0 pipes"), "{log}");
+}
+
+#[test]
+fn on_remove_close_ends_what_the_server_had() {
+    let (one, two) = (Echo::start(), Echo::start());
+    let bind = address();
+    let config =
+        |servers: &[SocketAddr]| format!("{}on_remove = \"close\"\n", plain(bind, servers));
+    let standpipe = Standpipe::start(&config(&[one.address, two.address]));
+    let mut clients: Vec<TcpStream> = (0..4).map(|_| connect(bind)).collect();
+    clients.iter_mut().for_each(exchange);
+    standpipe.reload(&config(&[two.address]));
+    let whose = one.address.to_string();
+    wait_until("its pipes have ended", || {
+        standpipe.metric("standpipe_server_connections", &[("server", &whose)]) == 0.0
+    });
+    let open = clients.iter_mut().filter_map(|c| is_open(c).then_some(())).count();
+    assert_eq!(open, 2);
+    let ended = [("cause", "server_removed")];
+    assert_eq!(standpipe.metric("standpipe_connections_ended_total", &ended), 2.0);
+    assert!(standpipe.log().contains("closes 2 pipes"));
+}
+
+#[test]
+fn listeners_come_and_go_with_the_file() {
+    let echo = Echo::start();
+    let (first, second) = (address(), address());
+    let one = plain(first, &[echo.address]);
+    let two =
+        format!("{one}[listeners.more]\nbind = [\"{second}\"]\nmode = \"l4\"\npool = \"chat\"\n");
+    let standpipe = Standpipe::start(&one);
+    let mut old = connect(first);
+    exchange(&mut old);
+    standpipe.reload(&two);
+    wait_until("the second port is open", || TcpStream::connect(second).is_ok());
+    let mut on_second = connect(second);
+    exchange(&mut on_second);
+    standpipe.reload(&one);
+    wait_until("the second port is closed", || TcpStream::connect(second).is_err());
+    exchange(&mut on_second);
+    exchange(&mut old);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let foreign = taken.local_addr().unwrap().to_string();
+    standpipe.reload(&two.replace(&second.to_string(), &foreign));
+    assert_eq!(standpipe.metric("standpipe_last_reload_good", &[]), 0.0);
+    assert!(standpipe.log().contains(&foreign));
+    exchange(&mut old);
+}
+
+// === health ===
+
+#[test]
+fn a_server_that_goes_down_is_left_and_its_pipes_end_if_asked() {
+    let (one, mut two) = (Echo::start(), Echo::start());
+    let bind = address();
+    let config = format!(
+        "{}health = {{ every = \"100ms\", timeout = \"500ms\", rise = 2, fall = 2 }}\n\
+         on_down = \"close\"\nslow_start = \"30s\"\n",
+        plain(bind, &[one.address, two.address])
+    );
+    let standpipe = Standpipe::start(&config);
+    let mut clients: Vec<TcpStream> = (0..4).map(|_| connect(bind)).collect();
+    clients.iter_mut().for_each(exchange);
+    two.stop_listening();
+    let whose = two.address.to_string();
+    let state = |state| [("server", whose.as_str()), ("state", state)];
+    wait_until("it is down", || standpipe.metric("standpipe_server_state", &state("down")) == 1.0);
+    wait_until("its pipes have ended", || {
+        standpipe.metric("standpipe_server_connections", &[("server", &whose)]) == 0.0
+    });
+    for _ in 0..6 {
+        exchange(&mut connect(bind));
+    }
+    assert_eq!(standpipe.metric("standpipe_server_connections_total", &[("server", &whose)]), 2.0);
+    two.listen_again();
+    wait_until("it is up", || standpipe.metric("standpipe_server_state", &state("up")) == 1.0);
+    let share = standpipe.metric("standpipe_server_share", &[("server", &whose)]);
+    assert!(share > 0.0 && share < 0.9, "it did not begin slowly: {share}");
+}
+
+#[test]
+fn an_empty_pool_closes_the_listener_if_told_to_refuse() {
+    let mut echo = Echo::start();
+    let bind = address();
+    let config = plain(bind, &[echo.address])
+        .replace("mode = \"l4\"", "mode = \"l4\"\nwhen_empty = \"refuse\"")
+        + "health = { every = \"100ms\", timeout = \"500ms\", rise = 1, fall = 1 }\n";
+    let standpipe = Standpipe::start(&config);
+    exchange(&mut connect(bind));
+    echo.stop_listening();
+    wait_until("the port is closed", || TcpStream::connect(bind).is_err());
+    assert_eq!(standpipe.metric("standpipe_listener_open", &[]), 0.0);
+    echo.listen_again();
+    wait_until("the port is open", || TcpStream::connect(bind).is_ok());
+    exchange(&mut connect(bind));
+}
+
+#[test]
+fn refused_connects_eject_a_server_without_any_check() {
+    let echo = Echo::start();
+    let bind = address();
+    let gone = address();
+    let config = plain(bind, &[echo.address, gone]).replace("least-connections", "round-robin");
+    let standpipe = Standpipe::start(&config);
+    for _ in 0..12 {
+        exchange(&mut connect(bind));
+    }
+    let whose = gone.to_string();
+    let labels = [("server", whose.as_str()), ("state", "ejected")];
+    wait_until("it is ejected", || standpipe.metric("standpipe_server_state", &labels) == 1.0);
+    assert_eq!(standpipe.metric("standpipe_server_connections", &[("server", &whose)]), 0.0);
+}
+
+// === the end ===
+
+#[test]
+fn term_says_unready_goes_on_accepting_and_then_lets_pipes_end() {
+    let echo = Echo::start();
+    let bind = address();
+    let mut standpipe = Standpipe::start(&ending(bind, echo.address, "1s", "20s"));
+    let mut client = connect(bind);
+    exchange(&mut client);
+    standpipe.signal("TERM");
+    wait_until("unready", || standpipe.admin_get("/ready").0 == 503);
+    exchange(&mut connect(bind));
+    wait_until("the port is closed", || TcpStream::connect(bind).is_err());
+    exchange(&mut client);
+    assert!(standpipe.is_running());
+    drop(client);
+    assert_eq!(standpipe.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn the_drain_ends_after_its_timeout() {
+    let echo = Echo::start();
+    let bind = address();
+    let mut standpipe = Standpipe::start(&ending(bind, echo.address, "0s", "1s"));
+    let mut client = connect(bind);
+    exchange(&mut client);
+    let begun = Instant::now();
+    standpipe.signal("TERM");
+    assert_eq!(standpipe.wait_exit().code(), Some(0));
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+    assert!(!is_open(&mut client));
+}
+
+#[test]
+fn a_second_signal_ends_everything_now() {
+    let echo = Echo::start();
+    let bind = address();
+    for (first, second) in [("TERM", "TERM"), ("INT", "INT")] {
+        let mut standpipe = Standpipe::start(&ending(bind, echo.address, "1s", "10m"));
+        let mut client = connect(bind);
+        exchange(&mut client);
+        standpipe.signal(first);
+        wait_until("unready", || standpipe.admin_get("/ready").0 == 503);
+        standpipe.signal(second);
+        assert_eq!(standpipe.wait_exit().code(), Some(0));
+        assert!(!is_open(&mut client));
+    }
+}
+
+#[test]
+fn signals_under_load_touch_no_connection() {
+    let echo = Echo::start();
+    let bind = address();
+    let config = plain(bind, &[echo.address]);
+    let text = format!("[runtime]\nworkers = 2\nadmin = \"{{admin}}\"\n{config}");
+    let standpipe = Standpipe::start(&text);
+    let mut clients: Vec<TcpStream> = (0..16).map(|_| connect(bind)).collect();
+    for round in 0..40 {
+        if round % 2 == 0 {
+            standpipe.signal("HUP");
+        }
+        clients.iter_mut().for_each(exchange);
+    }
+    assert!(clients.iter_mut().all(|client| is_silent(client, Duration::from_millis(5))));
+    assert_eq!(standpipe.metric("standpipe_connections_live", &[]), 16.0);
+}
+
+// === scenery ===
+
+/// A configuration with one l4 listener, open at its end for more keys of the pool.
+fn plain(bind: SocketAddr, servers: &[SocketAddr]) -> String {
+    let servers: Vec<String> = servers.iter().map(|s| format!("\"{s}\"")).collect();
+    format!(
+        "[listeners.edge]\nbind = [\"{bind}\"]\nmode = \"l4\"\npool = \"chat\"\n\
+         [pools.chat]\nbalance = \"least-connections\"\nservers = [{}]\n",
+        servers.join(", ")
+    )
+}
+
+fn quiet(config: &str) -> String {
+    format!("[runtime]\nworkers = 1\nadmin = \"off\"\n{config}")
+}
+
+fn ending(bind: SocketAddr, server: SocketAddr, delay: &str, timeout: &str) -> String {
+    format!(
+        "[runtime]\nworkers = 2\nadmin = \"{{admin}}\"\ndrain_delay = \"{delay}\"\n\
+         drain_timeout = \"{timeout}\"\n{}",
+        plain(bind, &[server])
+    )
+}
+
+fn fails_to_start(config: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("edge.toml");
+    let config = if config.contains("[runtime]") { config.to_owned() } else { quiet(config) };
+    std::fs::write(&file, config).unwrap();
+    let output = standpipe(&["run", &file.display().to_string()]);
+    let said = text_of(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
+fn standpipe(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_standpipe")).args(arguments).output().unwrap()
+}
+
+fn text_of(output: &Output) -> String {
+    let (out, err) = (&output.stdout, &output.stderr);
+    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
+}
+
+fn pools(standpipe: &Standpipe) -> Value {
+    serde_json::from_str(&standpipe.admin_get("/pools").1).unwrap()
+}
+
+/// A few bytes there and back.
+fn exchange(client: &mut TcpStream) {
+    client.write_all(b"are you there").unwrap();
+    assert_eq!(read_exactly(client, 13), b"are you there");
+}
+
+fn is_open(client: &mut TcpStream) -> bool {
+    let mut byte = [0];
+    let _ = client.write_all(b"x");
+    matches!(client.read(&mut byte), Ok(1))
+}
+
+/// A server that sends back what it gets.
+struct Echo {
+    address: SocketAddr,
+    listening: Arc<AtomicBool>,
+}
+
+impl Echo {
+    fn start() -> Self {
+        let mut echo = Self { address: address(), listening: Arc::default() };
+        echo.listen_again();
+        echo
+    }
+
+    fn listen_again(&mut self) {
+        self.listening = Arc::new(AtomicBool::new(true));
+        let listening = self.listening.clone();
+        let listener = TcpListener::bind(self.address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        std::thread::spawn(move || {
+            while listening.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok((stream, _)) => {
+                        std::thread::spawn(move || send_back(stream));
+                    }
+                    Err(_) => std::thread::sleep(Duration::from_millis(5)),
+                }
+            }
+        });
+    }
+
+    /// Closes the port; connections live on.
+    fn stop_listening(&self) {
+        self.listening.store(false, Ordering::Relaxed);
+        wait_until("the echo server's port is closed", || {
+            TcpStream::connect(self.address).is_err()
+        });
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.listening.store(false, Ordering::Relaxed);
+    }
+}
+
+fn send_back(mut stream: TcpStream) {
+    stream.set_nonblocking(false).unwrap();
+    let mut bytes = [0; 4096];
+    while let Ok(count @ 1..) = stream.read(&mut bytes) {
+        if stream.write_all(&bytes[..count]).is_err() {
+            return;
+        }
+    }
+}
