@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use crate::meter::{Cause, Ending, Stage};
-use crate::proto::record::{Alert, Fault, Finish, OVERHEAD_MAX, Opened, Session};
+use crate::proto::record::{Alert, Fault, Finish, OVERHEAD_MAX, Opened, Sealed, Session};
 use crate::sys::memory::Span;
 
 use super::entry::{Life, Phase, TICKS_PER_SECOND, Ticks};
@@ -84,8 +84,9 @@ impl Wire {
             return;
         };
         let bytes = self.ring.memory.bytes_mut(span);
-        let Opened { plain, used, finish, tickets } = secure.session.open(bytes);
-        self.counters.records_opened.inc();
+        let Opened { plain, used, finish, tickets, records, updates } = secure.session.open(bytes);
+        self.counters.records_opened.add(u64::from(records));
+        self.counters.key_updates_received.add(u64::from(updates));
         for body in tickets {
             if let Some(keeper) = &mut secure.tickets {
                 keeper.keep(&body);
@@ -97,7 +98,6 @@ impl Wire {
             self.hold(key, end, span.part(used, span.len()));
         }
         if answers {
-            self.counters.key_updates_received.inc();
             self.seal(key, 1 - end, None);
         }
         if !plain.is_empty() {
@@ -179,9 +179,10 @@ impl Wire {
             None => secure.session.seal(&[], self.ring.memory.bytes_mut(out)),
         };
         match sealed {
-            Ok((taken, written)) => {
+            Ok(Sealed { taken, written, records, updates }) => {
                 let out = self.ring.memory.shrink(out, written);
-                self.counters.records_sealed.inc();
+                self.counters.records_sealed.add(u64::from(records));
+                self.counters.key_updates_sent.add(u64::from(updates));
                 self.raw(key, flow, out);
                 if taken < length {
                     self.key_spent(key);
