@@ -85,6 +85,7 @@ impl Wire {
             return;
         }
         let Some(mut pipe) = self.slab.remove(key) else { return };
+        self.forget_held(&pipe);
         for flow in &mut pipe.flows {
             if flow.pipe != NONE {
                 // It holds bytes of this connection: destroyed, never reused.

@@ -4,13 +4,17 @@
 
 use std::collections::VecDeque;
 
-use crate::meter::{Cause, Ending, Stage};
-use crate::proto::record::{Alert, Fault, Finish, OVERHEAD_MAX, Opened, Sealed, Session};
+use crate::meter::{Cause, Ending, Gear, Stage};
+use crate::proto::Step;
+use crate::proto::record::{
+    self, Alert, Fault, Finish, HEADER, OVERHEAD_MAX, Opened, Sealed, Session,
+};
 use crate::sys::memory::Span;
+use crate::sys::socket;
 
 use super::entry::{Life, Phase, TICKS_PER_SECOND, Ticks};
 use super::slab::Key;
-use super::{How, Wire, closing};
+use super::{How, Pipe, Wire, closing};
 
 /// Bytes of cut records that a core holds at the most; beyond it the oldest pipe ends.
 pub const HELD_BYTES_MAX: usize = 8 << 20;
@@ -28,7 +32,10 @@ pub struct Secure {
     session: Session,
     /// The front of a record whose rest has not come.
     held: Vec<u8>,
-    since: Ticks,
+    /// Since when that record has been cut.
+    cut: Option<Ticks>,
+    /// The socket's low-water mark is up: the rest of the record gathers in the kernel.
+    raised: bool,
     /// `close_notify` came: the stream's end is the true one.
     closed: bool,
     tickets: Option<Box<dyn KeepTicket>>,
@@ -36,7 +43,7 @@ pub struct Secure {
 
 impl Secure {
     pub fn new(session: Session, tickets: Option<Box<dyn KeepTicket>>) -> Self {
-        Self { session, held: Vec::new(), since: 0, closed: false, tickets }
+        Self { session, held: Vec::new(), cut: None, raised: false, closed: false, tickets }
     }
 }
 
@@ -80,11 +87,12 @@ impl Wire {
         let front = self.held_front(key, end);
         let Some(span) = self.joined_span(&front, span) else { return self.close_exhausted(key) };
         let Some(pipe) = self.slab.get_mut(key) else { return };
+        let fd = pipe.ends[end].fd;
         let Some(secure) = pipe.extra.as_mut().and_then(|e| e.secure[end].as_deref_mut()) else {
             return;
         };
-        let bytes = self.ring.memory.bytes_mut(span);
-        let Opened { plain, used, finish, tickets, records, updates } = secure.session.open(bytes);
+        let opened = secure.session.open(self.ring.memory.bytes_mut(span));
+        let Opened { plain, used, finish, tickets, records, updates } = opened;
         self.counters.records_opened.add(u64::from(records));
         self.counters.key_updates_received.add(u64::from(updates));
         for body in tickets {
@@ -92,9 +100,21 @@ impl Wire {
                 keeper.keep(&body);
             }
         }
+        if !plain.is_empty() {
+            // Tickets come before data; what comes after is not worth a kilobyte for life.
+            secure.tickets = None;
+        }
         secure.closed |= finish == Some(Finish::Closed);
+        // A record that is still the same one has been cut for as long as it was.
+        let cut = finish.is_none() && used < span.len();
+        if records > 0 || !cut {
+            secure.cut = None;
+            if std::mem::take(&mut secure.raised) {
+                socket::set_low_water(fd, 1);
+            }
+        }
         let answers = secure.session.answer_due();
-        if finish.is_none() && used < span.len() {
+        if cut {
             self.hold(key, end, span.part(used, span.len()));
         }
         if answers {
@@ -123,33 +143,52 @@ impl Wire {
 
     /// Keeps the front of a cut record; over the core's bound the oldest such pipe ends.
     fn hold(&mut self, key: Key, end: usize, front: Span) {
-        let bytes = self.ring.memory.bytes(front).to_vec();
         let now = self.now;
-        let Some(secure) = self.secure(key, end) else { return };
-        if secure.held.is_empty() {
-            secure.since = now;
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        let (fd, parked) = (pipe.ends[end].fd, pipe.flows[end].gear == Gear::Parked);
+        let Some(secure) = pipe.extra.as_mut().and_then(|e| e.secure[end].as_deref_mut()) else {
+            return;
+        };
+        let bytes = self.ring.memory.bytes(front);
+        if let Step::Done(_, head) = record::header(bytes)
+            && parked
+        {
+            // The rest may as well gather in the kernel: one wake for it instead of many.
+            socket::set_low_water(fd, HEADER + head.length - bytes.len());
+            secure.raised = true;
         }
-        secure.held = bytes;
+        secure.held = bytes.to_vec();
+        if secure.cut.is_none() {
+            secure.cut = Some(now);
+            self.held.order.push_back((key, end, now));
+        }
         self.held.bytes += front.len();
-        self.held.order.push_back((key, end, now));
         self.counters.records_held.set(self.held.bytes as u64);
         while self.held.bytes > HELD_BYTES_MAX {
             let Some((oldest, end, since)) = self.held.order.pop_front() else { return };
-            if self.secure(oldest, end).is_some_and(|s| !s.held.is_empty() && s.since == since) {
+            if self.is_cut_since(oldest, end, since) {
                 self.end_held(oldest, end, Cause::HeldTooMuch);
             }
         }
-        self.forget_released();
-    }
-
-    /// Drops the head of the queue for as long as it names nothing that is still held.
-    fn forget_released(&mut self) {
         while let Some(&(key, end, since)) = self.held.order.front() {
-            if self.secure(key, end).is_some_and(|s| !s.held.is_empty() && s.since == since) {
+            if self.is_cut_since(key, end, since) {
                 return;
             }
             self.held.order.pop_front();
         }
+    }
+
+    fn is_cut_since(&mut self, key: Key, end: usize, since: Ticks) -> bool {
+        self.secure(key, end).is_some_and(|secure| secure.cut == Some(since))
+    }
+
+    /// A pipe is gone: what it held counts no more.
+    pub(super) fn forget_held(&mut self, pipe: &Pipe) {
+        let Some(extra) = &pipe.extra else { return };
+        for secure in extra.secure.iter().flatten() {
+            self.held.bytes -= secure.held.len();
+        }
+        self.counters.records_held.set(self.held.bytes as u64);
     }
 
     fn end_held(&mut self, key: Key, end: usize, cause: Cause) {
@@ -244,7 +283,7 @@ impl Wire {
         for end in [super::CLIENT, super::SERVER] {
             let now = self.now;
             let late = self.secure(key, end).is_some_and(|secure| {
-                !secure.held.is_empty() && now.saturating_sub(secure.since) >= HELD_TICKS_MAX
+                secure.cut.is_some_and(|since| now.saturating_sub(since) >= HELD_TICKS_MAX)
             });
             if late && self.slab.get(key).is_some_and(|pipe| pipe.life == Life::Open) {
                 self.end_held(key, end, Cause::HeldTooLong);
