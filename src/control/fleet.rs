@@ -24,6 +24,8 @@ pub struct Ward {
     pub ids: Vec<ServerId>,
     pub checkup: Checkup,
     pub group: Arc<Group>,
+    /// A server is in slow start: its share grows though nothing else happens.
+    warming: bool,
 }
 
 #[derive(Debug)]
@@ -132,11 +134,28 @@ impl Fleet {
         self.wards.iter_mut().find(|ward| ward.ids.contains(&id))
     }
 
+    /// Will groups change by the passing of time alone?
+    pub fn is_warming(&self) -> bool {
+        self.wards.iter().any(|ward| ward.warming)
+    }
+
+    /// `max_connections` of every server, by id; 0 where there is none.
+    pub fn maxima(&self) -> Vec<u32> {
+        let mut maxima = vec![0; self.registry.servers().count()];
+        for ward in &self.wards {
+            for (server, id) in ward.plan.servers.iter().zip(&ward.ids) {
+                maxima[id.index()] = server.max_connections;
+            }
+        }
+        maxima
+    }
+
     /// Builds the groups whose members changed; says whether any did.
     pub fn regroup(&mut self, now: Duration) -> bool {
         let mut changed = false;
         for ward in &mut self.wards {
             let members = ward.members(now);
+            ward.warming = members.iter().any(|m| m.share < 1.0 && m.state == MemberState::Up);
             if members != ward.group.members() || ward.group.policy() != ward.plan.policy {
                 ward.group = Arc::new(ward.build(members));
                 changed = true;
@@ -233,7 +252,7 @@ impl Ward {
             checkup.drain(Duration::ZERO, *id, server.draining);
         }
         let group = Arc::new(Group::build(pool.policy, Vec::new()));
-        Self { plan: pool.clone(), ids, checkup, group }
+        Self { plan: pool.clone(), ids, checkup, group, warming: false }
     }
 
     /// The same pool as another plan has it: new servers begin slowly.
@@ -315,3 +334,6 @@ fn rules(pool: &Pool) -> Rules {
         None => rules,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -173,6 +173,8 @@ struct Control {
     checks_bad: u64,
     /// What the last bad check of a server said, by id.
     check_faults: HashMap<ServerId, String>,
+    /// A server changed its state: groups are to be built anew with the next tick.
+    changed_health: bool,
     phase: Phase,
     gone: Vec<bool>,
     lost: Vec<bool>,
@@ -226,6 +228,7 @@ impl Control {
             checks_good: 0,
             checks_bad: 0,
             check_faults: HashMap::new(),
+            changed_health: false,
             phase: Phase::Serving,
             gone: vec![false; cores],
             lost: vec![false; cores],
@@ -330,9 +333,10 @@ impl Control {
         for change in changes {
             self.tell_change(&change);
         }
-        if self.fleet.regroup(now) {
+        if (self.changed_health || self.fleet.is_warming()) && self.fleet.regroup(now) {
             self.send_snapshot();
         }
+        self.changed_health = false;
         self.publish_loads();
         let all_gone = self.gone.iter().zip(&self.lost).all(|(gone, lost)| *gone || *lost);
         self.phase.passed(Instant::now(), self.terms(), all_gone)
@@ -341,15 +345,8 @@ impl Control {
     fn publish_loads(&mut self) {
         let counters: Vec<Arc<CoreCounters>> =
             self.links.iter().map(|link| link.counters.clone()).collect();
-        let fleet = &self.fleet;
-        let maximum = |id| {
-            let place = |ward: &fleet::Ward| {
-                let at = ward.ids.iter().position(|other| *other == id)?;
-                Some(ward.plan.servers[at].max_connections)
-            };
-            fleet.wards.iter().find_map(place).unwrap_or(0)
-        };
-        if let Some(loads) = self.publisher.publish(&counters, &fleet.registry, maximum) {
+        let maxima = self.fleet.maxima();
+        if let Some(loads) = self.publisher.publish(&counters, &self.fleet.registry, &maxima) {
             self.order_all(&Order::Loads(loads));
         }
     }
@@ -428,15 +425,13 @@ impl Control {
         let change = self.fleet.ward_mut(id).and_then(|w| w.checkup.checked(now, id, good));
         if let Some(change) = change {
             self.tell_change(&change);
-            if self.fleet.regroup(now) {
-                self.send_snapshot();
-            }
         }
         Step::Wait
     }
 
     /// Says that a server is in another state, and ends its pipes if the file says so.
-    fn tell_change(&self, change: &Change) {
+    fn tell_change(&mut self, change: &Change) {
+        self.changed_health = true;
         let known = self.fleet.registry.known(change.id);
         let fault = self.check_faults.get(&change.id).map(String::as_str);
         let (pool, server) = (&*known.pool, &*known.name);

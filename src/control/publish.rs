@@ -23,13 +23,13 @@ impl Publisher {
         Self { cores, last: Arc::new(Loads::new(0, cores)), lenders: HashMap::new() }
     }
 
-    /// The next publish, if it differs from the last. `maximum` gives a server's
-    /// `max_connections`, 0 where it has none.
+    /// The next publish, if it differs from the last. `maxima` has every server's
+    /// `max_connections` by id, 0 where it has none.
     pub fn publish(
         &mut self,
         cores: &[Arc<CoreCounters>],
         registry: &Registry,
-        maximum: impl Fn(ServerId) -> u32,
+        maxima: &[u32],
     ) -> Option<Arc<Loads>> {
         // Before the counts: a core that shows a version has counted all it did before it.
         let heard: Vec<u64> = cores.iter().map(|core| core.loads_heard.get()).collect();
@@ -41,7 +41,7 @@ impl Publisher {
             for (load, cell) in row.iter_mut().zip(&known.cells) {
                 *load = Load { live: u32::try_from(cell.live.get()).unwrap_or(u32::MAX), quota: 0 };
             }
-            let max = maximum(id);
+            let max = maxima.get(id.index()).copied().unwrap_or(0);
             if max > 0 {
                 let mut lender = self.lender(id, max);
                 let seen = heard.iter().zip(&row);
@@ -88,11 +88,11 @@ mod tests {
         let mut publisher = Publisher::new(2);
         registry.known(id).cells[0].live.add(3);
         registry.known(id).cells[1].live.add(4);
-        let loads = publisher.publish(&cores, &registry, |_| 0).unwrap();
+        let loads = publisher.publish(&cores, &registry, &[0]).unwrap();
         assert_eq!((loads.total(id), loads.of(id, 1).live), (7, 4));
-        assert!(publisher.publish(&cores, &registry, |_| 0).is_none());
+        assert!(publisher.publish(&cores, &registry, &[0]).is_none());
         registry.known(id).cells[1].live.sub(1);
-        assert_eq!(publisher.publish(&cores, &registry, |_| 0).unwrap().total(id), 6);
+        assert_eq!(publisher.publish(&cores, &registry, &[0]).unwrap().total(id), 6);
     }
 
     #[test]
@@ -102,7 +102,7 @@ mod tests {
         let mut publisher = Publisher::new(2);
         registry.known(id).cells[0].live.add(5);
         for round in 0..10 {
-            if let Some(loads) = publisher.publish(&cores, &registry, |_| 10) {
+            if let Some(loads) = publisher.publish(&cores, &registry, &[10]) {
                 assert!(loads.of(id, 0).quota + loads.of(id, 1).quota <= 10);
                 if round % 2 == 0 {
                     cores.iter().for_each(|core| core.loads_heard.set(loads.version));

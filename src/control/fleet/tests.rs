@@ -1,0 +1,166 @@
+//! The fleet without threads or sockets: plans from text, health by hand, orders looked at.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::balance::{MemberState, ServerId};
+use crate::config::plan::{Drain, Plan};
+use crate::config::snapshot::{EndServer, Order};
+use crate::config::{self, System};
+use crate::control::fleet::{Ends, Fleet, pace};
+use crate::control::material::{Keys, Material};
+use crate::control::settle::settle;
+
+fn plan(servers: &str, more: &str) -> Plan {
+    let text = format!(
+        "[runtime]\nworkers = 2\n[listeners.edge]\nbind = [\"127.0.0.1:7000\"]\nmode = \"l4\"\n\
+         pool = \"chat\"\n[pools.chat]\nservers = [{servers}]\n{more}"
+    );
+    config::parse(&text, Path::new("edge.toml"), &System).unwrap().plan
+}
+
+fn fleet(servers: &str, more: &str) -> Fleet {
+    let plan = plan(servers, more);
+    let material = Material::make(&plan, &mut Keys::default()).unwrap();
+    Fleet::begin(plan, material, 2)
+}
+
+fn reload(fleet: &mut Fleet, at: u64, servers: &str, more: &str) -> Ends {
+    let settled = settle(plan(servers, more), &fleet.plan);
+    let material = Material::make(&settled.plan, &mut Keys::default()).unwrap();
+    fleet.reload(Duration::from_secs(at), settled, material)
+}
+
+const A: &str = "\"10.0.0.1:1\"";
+const B: &str = "\"10.0.0.2:1\"";
+
+fn both() -> String {
+    format!("{A}, {B}")
+}
+
+#[test]
+fn a_process_begins_with_every_server_in_full_service() {
+    let mut fleet = fleet(&both(), "slow_start = \"10s\"");
+    let snapshot = fleet.snapshot();
+    assert_eq!(snapshot.version, 1);
+    let members = snapshot.pools[0].group.members();
+    assert!(members.iter().all(|m| m.share == 1.0 && m.state == MemberState::Up));
+    assert!(snapshot.listeners[0].open);
+    assert_eq!(snapshot.listeners[0].counters.len(), 2);
+}
+
+#[test]
+fn a_new_server_begins_slowly_and_the_old_one_keeps_its_number() {
+    let mut fleet = fleet(A, "slow_start = \"10s\"");
+    let old = fleet.wards[0].ids[0];
+    let ends = reload(&mut fleet, 100, &both(), "slow_start = \"10s\"");
+    assert!(ends.orders.is_empty());
+    assert_eq!(fleet.wards[0].ids[0], old);
+    assert!(fleet.wards[0].group.members()[1].share < 0.2);
+    assert!(fleet.is_warming());
+    assert!(fleet.regroup(Duration::from_secs(105)));
+    let half = fleet.wards[0].group.members()[1].share;
+    assert!((0.4..0.6).contains(&half), "{half}");
+    fleet.regroup(Duration::from_secs(111));
+    assert!(!fleet.is_warming());
+}
+
+#[test]
+fn a_reload_that_changes_nothing_touches_nothing() {
+    let fleet = fleet(&both(), "");
+    let settled = settle(plan(&both(), ""), &fleet.plan);
+    assert!(settled.touches_nothing(), "{settled:?}");
+    let settled = settle(plan(A, ""), &fleet.plan);
+    assert_eq!(settled.pools_touched, ["chat".into()]);
+    assert!(settled.listeners_touched.is_empty());
+}
+
+#[test]
+fn what_needs_a_restart_stays_and_is_said() {
+    let fleet = fleet(A, "");
+    let mut other = plan(A, "");
+    other.runtime.workers = 7;
+    let settled = settle(other, &fleet.plan);
+    assert_eq!(settled.plan.runtime.workers, 2);
+    assert!(settled.warnings[0].contains("runtime.workers"));
+}
+
+#[test]
+fn a_removed_server_is_kept_drained_or_closed_as_the_file_says() {
+    for (said, orders) in [("keep", 0), ("drain", 1), ("close", 1)] {
+        let more = format!("on_remove = \"{said}\"\ndrain = {{ window = \"30s\" }}\n");
+        let mut fleet = fleet(&both(), &more);
+        let id = fleet.wards[0].ids[0];
+        fleet.registry.known(id).cells[1].live.add(5);
+        let ends = reload(&mut fleet, 1, B, &more);
+        assert_eq!((ends.removed, ends.orders.len()), (1, orders), "{said}");
+        assert_eq!(ends.pipes, 5 * orders as u64);
+        let over = (said == "drain").then(|| Duration::from_secs(30));
+        if let [Order::EndServer { id: ended, over: pace, why }] = &ends.orders[..] {
+            assert_eq!((*ended, *pace, *why), (id, over, EndServer::Removed));
+        }
+    }
+}
+
+#[test]
+fn draining_a_server_ends_its_pipes_once() {
+    let mut fleet = fleet(&both(), "");
+    let draining = format!("{{ address = {A}, drain = true }}, {B}");
+    let ends = reload(&mut fleet, 1, &draining, "");
+    let drained = matches!(
+        &ends.orders[..],
+        [Order::EndServer { id: ServerId(0), over: Some(_), why: EndServer::Draining }]
+    );
+    assert!(drained, "{ends:?}");
+    assert_eq!(fleet.wards[0].group.members()[0].state, MemberState::Draining);
+    assert!(reload(&mut fleet, 2, &draining, "").orders.is_empty());
+}
+
+#[test]
+fn a_server_that_goes_down_ends_its_pipes_unless_they_are_kept() {
+    let health = "health = { every = \"1s\", fall = 1 }\n";
+    for (said, expected) in [("keep", false), ("drain", true), ("close", true)] {
+        let mut fleet = fleet(&both(), &format!("on_down = \"{said}\"\n{health}"));
+        let id = fleet.wards[0].ids[1];
+        let change = fleet.wards[0].checkup.checked(Duration::ZERO, id, false).unwrap();
+        assert_eq!(fleet.on_change(&change).is_some(), expected, "{said}");
+        assert!(fleet.regroup(Duration::ZERO));
+        assert_eq!(fleet.wards[0].group.members()[1].state, MemberState::Down);
+    }
+}
+
+#[test]
+fn an_empty_pool_closes_only_listeners_that_refuse() {
+    let health = "health = { every = \"1s\", fall = 1 }\n";
+    for (said, open) in [("close", true), ("refuse", false)] {
+        let text = format!(
+            "[listeners.edge]\nbind = [\"127.0.0.1:7000\"]\nmode = \"l4\"\npool = \"chat\"\n\
+             when_empty = \"{said}\"\n[pools.chat]\nservers = [{A}]\n{health}"
+        );
+        let plan = config::parse(&text, Path::new("edge.toml"), &System).unwrap().plan;
+        let mut fleet = Fleet::begin(plan, Material::default(), 1);
+        let id = fleet.wards[0].ids[0];
+        fleet.wards[0].checkup.checked(Duration::ZERO, id, false);
+        fleet.regroup(Duration::ZERO);
+        assert_eq!(fleet.snapshot().listeners[0].open, open);
+    }
+}
+
+#[test]
+fn a_pool_can_become_sticky_by_header_and_back() {
+    let mut fleet = fleet(&both(), "");
+    let id = fleet.wards[0].ids[0];
+    let sticky = "sticky = { header = \"X-User\" }\n";
+    for more in [sticky, "", sticky] {
+        reload(&mut fleet, 1, &both(), more);
+        assert_eq!(fleet.wards[0].group.members().len(), 2);
+        assert_eq!(fleet.wards[0].ids[0], id);
+    }
+}
+
+#[test]
+fn a_pace_is_a_window_or_a_rate() {
+    assert_eq!(pace(Drain::Window(Duration::from_secs(9)), 1_000_000), Duration::from_secs(9));
+    assert_eq!(pace(Drain::Rate(50), 1000), Duration::from_secs(20));
+    assert_eq!(pace(Drain::Rate(50), 0), Duration::ZERO);
+}
