@@ -60,8 +60,8 @@ pub enum Answered {
     /// All of it reached the client. `reusable`: the server's connection may carry another
     /// request; `keep`: the client was told that its own may.
     Whole { status: u16, reusable: bool, keep: bool },
-    /// A valid 101 reached the client; what follows is a tunnel.
-    Switched { deflate: bool },
+    /// A valid 101 reached the client; what the server's inlet holds beyond `used` is a tunnel's.
+    Switched { deflate: bool, used: usize },
     /// Nothing of a final answer went out, and this is why.
     Missing { cause: Cause, untouched: bool },
     /// It stopped in the middle: the client must see that what it got is not all.
@@ -277,7 +277,7 @@ impl<'a> Flight<'a> {
                 return Answered::Missing { cause: Cause::HeadBad, untouched: false };
             };
             if head.status == 101 {
-                return self.switch(&head, found.used, inlet).await;
+                return self.switch(&head, found.used).await;
             }
             if !head.is_interim() {
                 return self.pass(found, inlet).await;
@@ -309,12 +309,11 @@ impl<'a> Flight<'a> {
     }
 
     /// A 101: the answer to a legal upgrade that it fits, or nothing we believe.
-    async fn switch(&self, head: &ResponseHead<'_>, used: usize, inlet: &Inlet) -> Answered {
+    async fn switch(&self, head: &ResponseHead<'_>, used: usize) -> Answered {
         let bad = Answered::Missing { cause: Cause::UpgradeBad, untouched: false };
         let Some(Ok(agreed)) = self.upgrade.map(|upgrade| upgrade.answer(head)) else {
             return bad;
         };
-        debug_assert!(used <= inlet.held().len());
         let mut edits = Edits::new(Connection::Upgrade);
         if let Some(line) = self.set_cookie {
             edits.add("Set-Cookie", line.as_bytes());
@@ -322,7 +321,7 @@ impl<'a> Flight<'a> {
         let mut out = Vec::with_capacity(512);
         write_response(&mut out, head, &edits);
         match self.to_client(&out).await {
-            Ok(()) => Answered::Switched { deflate: agreed.deflate },
+            Ok(()) => Answered::Switched { deflate: agreed.deflate, used },
             Err(cause) => Answered::ClientGone(cause),
         }
     }

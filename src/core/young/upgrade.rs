@@ -79,12 +79,13 @@ impl Serving<'_> {
         asked: &Asked,
         served: Served,
         answered: Answered,
-        inlet: Inlet,
+        mut inlet: Inlet,
     ) -> Result<Upgraded, After> {
         let count = |result| self.terms.route.handshakes.count(result);
         let Served { channel, lease, .. } = served;
         Err(match answered {
-            Answered::Switched { deflate } => {
+            Answered::Switched { deflate, used } => {
+                inlet.take(used);
                 count(Handshake::Upgraded);
                 return Ok(Upgraded {
                     server: channel,
