@@ -20,6 +20,13 @@ pub enum Command {
         /// The configuration, in TOML
         file: PathBuf,
     },
+    /// Show everything at once on this machine: servers, proxy, clients and a live table
+    #[command(after_help = DEMO)]
+    Demo {
+        /// End after so many seconds rather than at Ctrl-C
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        seconds: Option<u64>,
+    },
     /// Read a configuration and say every mistake in it, or what it would do
     #[command(after_help = CHECK)]
     Check {
@@ -30,6 +37,7 @@ pub enum Command {
 
 const EXAMPLES: &str = "\
 Examples:
+  standpipe demo                    see it work, without any file
   standpipe check edge.toml         every mistake at once, each with its line and a remedy
   standpipe run edge.toml           serve; SIGHUP or saving the file reloads it
   curl -s 127.0.0.1:9901/pools      who is up, and what each server carries
@@ -62,6 +70,16 @@ Exit codes:
 Environment:
   STANDPIPE_LOG   filters log lines, for example STANDPIPE_LOG=debug
   SSLKEYLOGFILE   where TLS secrets go, if a listener says tls.key_log = true";
+
+const DEMO: &str = "\
+Examples:
+  standpipe demo                    a live table, until Ctrl-C
+  standpipe demo --seconds 10       the same for ten seconds, then a summary
+  standpipe demo --seconds 10 | cat plain lines, no escape codes
+
+It listens on 127.0.0.1 only, on ports 7000 (L4), 7001 (ws), 7443 (wss) and 9901 (admin), or on
+free ones where those are taken. Certificate and configuration are made at start, in a folder that
+is named, and removed at the end.";
 
 const CHECK: &str = "\
 Examples:

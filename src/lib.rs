@@ -2,11 +2,13 @@
 //!
 //! `sys`, `proto`, `route`, `balance` and `meter` stand alone; `config` knows their limits; `core`
 //! moves the bytes; `control` decides what the cores are told. The binary wires them together.
+//! `demo` stands beside them: it runs the binary and talks to it from outside.
 
 pub mod balance;
 pub mod config;
 pub mod control;
 pub mod core;
+pub mod demo;
 pub mod meter;
 pub mod proto;
 pub mod route;

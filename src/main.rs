@@ -19,6 +19,7 @@ const BAD_CONFIG: u8 = 2;
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run { file } => run(&file),
+        Command::Demo { seconds } => demo(seconds),
         Command::Check { file } => check(&file),
     }
 }
@@ -33,6 +34,17 @@ fn run(file: &Path) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
             eprintln!("standpipe cannot start:\n{fault}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `standpipe demo`.
+fn demo(seconds: Option<u64>) -> ExitCode {
+    match standpipe::demo::run(seconds) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("standpipe demo: {fault}");
             ExitCode::FAILURE
         }
     }

@@ -13,6 +13,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("meter", &[]),
     ("config", &["proto", "route", "balance", "meter"]),
     ("core", &["sys", "proto", "route", "balance", "meter", "config"]),
+    // Beside the others: it starts the program and talks to it as anybody would.
+    ("demo", &["sys", "proto", "config"]),
     ("control", &["sys", "proto", "route", "balance", "meter", "config"]),
 ];
 

@@ -3,6 +3,8 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// A descriptor that lives as long as the process and is known to every thread by its number.
 /// It is a plain number on purpose: once a core has its own table, only the number is common.
@@ -87,6 +89,28 @@ pub fn restore_signals(mask: &SignalMask) -> io::Result<()> {
     Ok(())
 }
 
+/// Has a program that is about to be started end with the thread that starts it, however that
+/// one ends.
+pub fn die_with_parent(command: &mut Command) {
+    let last_wish = || {
+        // SAFETY: prctl with this option takes one number and touches no memory of ours.
+        let set = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        done(set).map(|_| ())
+    };
+    // SAFETY: between fork and exec only that one system call is made: no lock, no allocation.
+    unsafe { command.pre_exec(last_wish) };
+    // The terminal's Ctrl-C is for the parent, which ends its child in its own time.
+    command.process_group(0);
+}
+
+/// Asks a process to end (SIGTERM).
+pub fn terminate(process: u32) -> io::Result<()> {
+    let process = libc::pid_t::try_from(process).map_err(io::Error::other)?;
+    // SAFETY: kill takes two numbers.
+    let sent = unsafe { libc::kill(process, libc::SIGTERM) };
+    done(sent).map(|_| ())
+}
+
 /// Bytes of a memory page, for the counts `/proc` gives in pages.
 pub fn page_bytes() -> u64 {
     // SAFETY: sysconf takes a number and returns one.
@@ -126,6 +150,17 @@ mod tests {
     fn a_blocked_mask_is_put_back() {
         let mask = block_signals().unwrap();
         restore_signals(&mask).unwrap();
+    }
+
+    #[test]
+    fn a_child_is_asked_to_end() {
+        use std::os::unix::process::ExitStatusExt;
+        let mut command = Command::new("sleep");
+        command.arg("60");
+        die_with_parent(&mut command);
+        let mut child = command.spawn().unwrap();
+        terminate(child.id()).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
     }
 
     #[test]

@@ -1,0 +1,217 @@
+//! `standpipe demo`: embedded echo servers, the real proxy before them, a few hundred clients and a
+//! live table. It shows what the proxy does and is no measure of it; it never generates more load
+//! than can be watched.
+
+mod driver;
+mod echo;
+mod figures;
+mod proxy;
+mod scene;
+mod screen;
+mod socket;
+mod table;
+mod tally;
+mod view;
+
+use std::future::Future;
+use std::io;
+use std::net::TcpListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval_at, sleep};
+
+use driver::Town;
+use figures::Page;
+use proxy::Proxy;
+use scene::{Ports, Scene};
+use screen::Screen;
+use tally::{Seen, Tally};
+use view::{Before, View, compare};
+
+/// How long clients may take to leave before the proxy is ended.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Runs until Ctrl-C, or for so many seconds.
+///
+/// # Errors
+/// What kept it from starting, or ended it too soon.
+pub fn run(seconds: Option<u64>) -> Result<(), String> {
+    runtime()?.block_on(async {
+        // First, so that who stops it from now on does not leave the folder behind.
+        let stops = Stops::listen().map_err(|error| format!("no signal handlers: {error}"))?;
+        let (ports, notes) =
+            Ports::choose().map_err(|error| format!("no free port on 127.0.0.1: {error}"))?;
+        let (servers, scene) =
+            set_scene(&ports).map_err(|error| format!("the demo's folder: {error}"))?;
+        let mut proxy = Proxy::start(&scene)
+            .map_err(|error| format!("the proxy cannot be started: {error}"))?;
+        let mut demo = Demo::begin((ports, notes), stops, &scene, &mut proxy, servers).await?;
+        let outcome = demo.watch(&mut proxy, seconds).await;
+        demo.end(proxy, outcome).await
+    })
+}
+
+fn set_scene(ports: &Ports) -> io::Result<(Vec<TcpListener>, Scene)> {
+    let servers = echo::bind()?;
+    let scene = Scene::set(ports, &echo::addresses(&servers)?)?;
+    Ok((servers, scene))
+}
+
+/// A running demonstration.
+struct Demo {
+    ports: Ports,
+    hints: String,
+    screen: Screen,
+    tally: Tally,
+    /// Set to true, it tells the clients to leave.
+    ending: watch::Sender<bool>,
+    clients: thread::JoinHandle<()>,
+    stops: Stops,
+    begun: Instant,
+    memory_before: u64,
+}
+
+impl Demo {
+    /// Waits for the proxy, then lets servers and clients begin.
+    async fn begin(
+        (ports, notes): (Ports, Vec<String>),
+        mut stops: Stops,
+        scene: &Scene,
+        proxy: &mut Proxy,
+        servers: Vec<TcpListener>,
+    ) -> Result<Self, String> {
+        let tls = driver::connector(&scene.certificate)?;
+        on_a_thread("demo-servers", async move {
+            match echo::serve(servers) {
+                Ok(()) => std::future::pending().await,
+                Err(error) => eprintln!("the embedded servers cannot begin: {error}"),
+            }
+        })?;
+        tokio::select! {
+            ready = proxy.ready(ports.admin) => ready?,
+            () = stops.asked() => return Err("stopped before it began".to_owned()),
+        }
+        let page = Page::fetch(ports.admin).await.map_err(no_metrics)?;
+        let tally = Tally::new()?;
+        let (ending, ending_out) = watch::channel(false);
+        let town = Town { ports, tally: tally.clone(), tls, ending: ending_out };
+        let clients = on_a_thread("demo-clients", driver::drive(town))?;
+        let mut hints = table::hints(&ports, scene);
+        for note in notes {
+            hints.push_str(&note);
+            hints.push('\n');
+        }
+        let memory_before = page.resident();
+        let (screen, begun) = (Screen::new(), Instant::now());
+        Ok(Self { ports, hints, screen, tally, ending, clients, stops, begun, memory_before })
+    }
+
+    /// Shows a moment every second, until it is enough.
+    async fn watch(&mut self, proxy: &mut Proxy, seconds: Option<u64>) -> Result<(), String> {
+        if !self.screen.is_terminal() {
+            let opening = format!("{}\n{}", table::title(Duration::ZERO), self.hints);
+            if self.screen.say(&opening).is_err() {
+                return Ok(());
+            }
+        }
+        let mut before = Before { seen: self.tally.look(), processor: 0.0 };
+        let mut looked = self.begun;
+        let second = Duration::from_secs(1);
+        let mut tick = interval_at((self.begun + second).into(), second);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = self.stops.asked() => return Ok(()),
+            }
+            proxy.check()?;
+            let page = Page::fetch(self.ports.admin).await.map_err(no_metrics)?;
+            let seen = self.tally.look();
+            let times = (self.begun.elapsed(), looked.elapsed());
+            looked = Instant::now();
+            let view = compare(&page, &seen, &before, self.memory_before, times);
+            before = Before { seen, processor: page.processor() };
+            // Who closed the other end of a pipe has seen enough.
+            let is_enough = seconds.is_some_and(|seconds| times.0.as_secs() >= seconds);
+            if self.show(&view).is_err() || is_enough {
+                return Ok(());
+            }
+        }
+    }
+
+    fn show(&mut self, view: &View) -> io::Result<()> {
+        if self.screen.is_terminal() {
+            self.screen.show(&format!("{}\n{}", table::full(view, &self.ports), self.hints))
+        } else {
+            self.screen.say(&table::lines(view, &self.ports))
+        }
+    }
+
+    /// The last look while everybody is still there, then clients leave and the proxy ends.
+    async fn end(mut self, proxy: Proxy, outcome: Result<(), String>) -> Result<(), String> {
+        self.screen.leave();
+        outcome?;
+        let age = self.begun.elapsed();
+        let page = Page::fetch(self.ports.admin).await.map_err(no_metrics)?;
+        let seen = self.tally.look();
+        self.ending.send_replace(true);
+        let asked = Instant::now();
+        while !self.clients.is_finished() && asked.elapsed() < LEAVE_WITHIN {
+            sleep(Duration::from_millis(10)).await;
+        }
+        let ended = proxy.finish().await;
+        let view = self.over_all(&page, &seen, age);
+        // Nobody may be left to read it; it has ended all the same.
+        let _ = self.screen.say(&table::summary(&view, &seen, &self.ports));
+        ended
+    }
+
+    /// The whole time as one moment.
+    fn over_all(&self, page: &Page, seen: &Seen, age: Duration) -> View {
+        let nothing = Before { seen: seen.clone(), processor: 0.0 };
+        compare(page, seen, &nothing, self.memory_before, (age, age))
+    }
+}
+
+/// What a user or a script stops it by.
+struct Stops {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stops {
+    fn listen() -> io::Result<Self> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Runs `work` on a thread and a runtime of its own, so that neither waits for the other's.
+fn on_a_thread(
+    name: &str,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> Result<thread::JoinHandle<()>, String> {
+    let runtime = runtime()?;
+    let thread = thread::Builder::new().name(name.to_owned());
+    let begun = thread.spawn(move || runtime.block_on(work));
+    begun.map_err(|error| format!("a thread for {name}: {error}"))
+}
+
+fn runtime() -> Result<Runtime, String> {
+    Builder::new_current_thread().enable_all().build().map_err(|e| format!("no runtime: {e}"))
+}
+
+fn no_metrics(error: io::Error) -> String {
+    format!("the proxy's metrics could not be read: {error}")
+}
