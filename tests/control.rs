@@ -186,12 +186,12 @@ fn a_bad_file_changes_nothing_and_is_shown() {
     standpipe.reload(&good.replace("least-connections", "most-connections"));
     let shown = standpipe.admin_get("/config").1;
     assert!(shown.contains("most-connections") && shown.contains("last_error"), "{shown}");
-    assert_eq!(standpipe.metric("standpipe_last_reload_good", &[]), 0.0);
-    assert_eq!(standpipe.metric("standpipe_reloads_total", &[("result", "applied")]), 0.0);
+    assert_eq!(standpipe.metric("standpipe_config_last_reload_good", &[]), 0.0);
+    assert_eq!(standpipe.metric("standpipe_config_reloads_total", &[("result", "applied")]), 0.0);
     exchange(&mut client);
     exchange(&mut connect(bind));
     standpipe.reload(&good);
-    assert_eq!(standpipe.metric("standpipe_last_reload_good", &[]), 1.0);
+    assert_eq!(standpipe.metric("standpipe_config_last_reload_good", &[]), 1.0);
     assert!(standpipe.log().contains("closes 0 pipes"));
 }
 
@@ -276,7 +276,7 @@ fn listeners_come_and_go_with_the_file() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let foreign = taken.local_addr().unwrap().to_string();
     standpipe.reload(&two.replace(&second.to_string(), &foreign));
-    assert_eq!(standpipe.metric("standpipe_last_reload_good", &[]), 0.0);
+    assert_eq!(standpipe.metric("standpipe_config_last_reload_good", &[]), 0.0);
     assert!(standpipe.log().contains(&foreign));
     exchange(&mut old);
 }

@@ -19,8 +19,8 @@ families! {
     READY = gauge("ready", "1 while /ready answers 200.");
     CORES_LOST = gauge("cores_lost", "Cores whose thread has ended unexpectedly.");
     SNAPSHOT = gauge("snapshot_version", "Version of the snapshot last sent to the cores.");
-    RELOADS = counter("reloads_total", "Reloads by result.");
-    RELOAD_GOOD = gauge("last_reload_good", "0 if the file as it is now was refused.");
+    RELOADS = counter("config_reloads_total", "Reloads by result.");
+    RELOAD_GOOD = gauge("config_last_reload_good", "0 if the file as it is now was refused.");
     CHECKS = counter("health_checks_total", "Active checks by result.");
     STATE = gauge("server_state", "1 for the state the server is in.");
     WEIGHT = gauge("server_weight", "Weight as configured.");
