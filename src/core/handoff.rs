@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::meter::{Cause, Ending, Stage};
 use crate::sys::descriptors;
 use crate::sys::ring::POLL_IN;
 use crate::sys::socket::Owned;
@@ -52,7 +53,10 @@ impl Core {
         while let Ok((fd, note)) = descriptors::take(over) {
             let client = Owned::new(fd);
             self.counters.taken_over.inc();
-            if let Some(name) = self.listener_of(note) {
+            if self.load() >= self.room {
+                // Others had the same thought.
+                self.counters.endings.count(Ending::proxy(Stage::Accept, Cause::NoRoom));
+            } else if let Some(name) = self.listener_of(note) {
                 self.welcome(&name, client);
             }
         }

@@ -118,7 +118,7 @@ fn set_flag(socket: &Socket, level: i32, name: i32) -> io::Result<()> {
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The pending error of a socket, taken: how a dial went.
+/// The pending error of a socket, taken: how a dial went, or what became of one nobody reads.
 pub fn dial_error(fd: RawFd) -> Option<io::Error> {
     with(fd, |socket| socket.take_error()).unwrap_or_else(Some)
 }

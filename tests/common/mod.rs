@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod http;
+pub mod l4;
 pub mod peers;
 pub mod web;
 pub mod ws;
@@ -39,6 +40,19 @@ impl Standpipe {
         files: &[(&str, &[u8])],
         variables: &[(&str, &str)],
     ) -> Standpipe {
+        let mut command = Command::new(binary());
+        command.envs(variables.iter().copied());
+        Standpipe::launch(command, config, files)
+    }
+
+    /// As [`Standpipe::start`], by way of a program that becomes another (`["prlimit", …]`).
+    pub fn start_by(launcher: &[&str], config: &str) -> Standpipe {
+        let mut command = Command::new(launcher[0]);
+        command.args(&launcher[1..]).arg(binary());
+        Standpipe::launch(command, config, &[])
+    }
+
+    fn launch(mut command: Command, config: &str, files: &[(&str, &[u8])]) -> Standpipe {
         let folder = tempfile::tempdir().expect("a temporary folder");
         for (name, content) in files {
             std::fs::write(folder.path().join(name), content).expect("a file beside the config");
@@ -46,13 +60,9 @@ impl Standpipe {
         let admin = SocketAddr::from(([127, 0, 0, 1], port()));
         write_config(&folder.path().join("standpipe.toml"), config, admin);
         let log = std::fs::File::create(folder.path().join("log")).expect("a log file");
-        // Another build of the same program may be put to the same tests.
-        let built = env!("CARGO_BIN_EXE_standpipe").to_string();
-        let binary = std::env::var("STANDPIPE_BINARY").unwrap_or(built);
-        let child = Command::new(binary)
+        let child = command
             .arg("run")
             .arg(folder.path().join("standpipe.toml"))
-            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the same log file"))
             .stderr(log)
@@ -108,11 +118,11 @@ impl Standpipe {
 
     /// Writes another config and waits until the running process has taken it.
     pub fn reload(&self, config: &str) {
-        let before = self.metric("standpipe_config_reloads_total", &[]);
+        let before = self.metric("standpipe_reloads_total", &[]);
         write_config(&self.config_path(), config, self.admin);
         self.signal("HUP");
         wait_until("the reload is counted", || {
-            self.metric("standpipe_config_reloads_total", &[]) > before
+            self.metric("standpipe_reloads_total", &[]) > before
         });
     }
 
@@ -196,6 +206,12 @@ fn write_config(path: &Path, config: &str, admin: SocketAddr) {
         format!("[runtime]\nworkers = 1\nadmin = \"{admin}\"\n\n{config}")
     };
     std::fs::write(path, text).expect("the config is written");
+}
+
+/// The program under test. Another build of it may be put to the same tests.
+pub fn binary() -> String {
+    let built = env!("CARGO_BIN_EXE_standpipe").to_string();
+    std::env::var("STANDPIPE_BINARY").unwrap_or(built)
 }
 
 /// Adds up the samples of a Prometheus text that match.

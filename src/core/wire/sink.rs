@@ -191,6 +191,8 @@ impl Wire {
         self.counters.spill_held.add(spill.len() as u64);
         flow.pipe = NONE;
         self.counters.pipes_lent.dec();
+        self.counters.spills.inc();
+        self.counters.spilled_bytes.add(spill.len() as u64);
         flow.spill = Some(spill);
         if emptied.is_err() {
             // Bytes that cannot be got out of the pipe are lost: nothing may follow them.
@@ -214,6 +216,7 @@ impl Wire {
     pub(super) fn finish(&mut self, key: Key, index: usize) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
         let other = pipe.flows[1 - index].phase;
+        let speaks = pipe.relay().is_some();
         let flow = &mut pipe.flows[index];
         if pipe.life != Life::Open || flow.is_blocked() {
             return;
@@ -221,6 +224,13 @@ impl Wire {
         if flow.turn != NONE {
             // Bytes of this very turn: after the next enter they are on their way.
             return self.finishing.push((key, index));
+        }
+        if other == Phase::Broken && !speaks {
+            // The send that failed took the reset with it: what looks like an end here is none.
+            // (A relay says a Close and FIN where it can.)
+            let reset = Ending::new(closing::SIDES[index], Stage::Pipe, Cause::Reset);
+            let ending = pipe.ending.unwrap_or(reset);
+            return self.close(key, ending, How::Abort);
         }
         let draining = flow.phase == Phase::Draining;
         if draining && self.say_closed(key, index) {
@@ -261,15 +271,23 @@ impl Wire {
         let held = pipe.flows[index].spill.take().map_or(0, |spill| spill.len());
         self.counters.spill_held.sub(held as u64);
         let sink = 1 - index;
+        let ending = Ending::new(closing::SIDES[sink], Stage::Pipe, closing::cause_of(error));
         let reports = pipe.flows[sink].phase == Phase::Open && !pipe.flows[sink].is_blocked();
         if reports && pipe.ends[sink].reading != Reading::Idle {
+            pipe.ending = Some(ending);
             self.stop_receiving(key, index);
             return;
         }
-        let cause = match closing::cause_of(error) {
-            Cause::Internal => Cause::Reset,
-            cause => cause,
-        };
-        self.close(key, Ending::new(closing::SIDES[sink], Stage::Pipe, cause), How::Abort);
+        self.close(key, ending, How::Abort);
+    }
+
+    /// Nobody reads `end` while its bytes wait for the other side: was it reset meanwhile?
+    pub(super) fn ask_unread(&mut self, key: Key, end: usize) {
+        let Some(pipe) = self.slab.get(key) else { return };
+        if pipe.flows[end].is_blocked()
+            && let Some(error) = socket::dial_error(pipe.ends[end].fd)
+        {
+            self.source_failed(key, end, &error);
+        }
     }
 }

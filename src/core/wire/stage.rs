@@ -82,7 +82,7 @@ fn index(who: Who) -> usize {
 }
 
 impl Pipe {
-    fn relay(&mut self) -> Option<&mut Relay> {
+    pub(super) fn relay(&mut self) -> Option<&mut Relay> {
         self.extra.as_mut()?.relay.as_mut()
     }
 

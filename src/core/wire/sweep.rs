@@ -134,6 +134,7 @@ impl Wire {
                 self.sweep.demotions += 1;
                 self.stop_receiving(key, end);
             }
+            self.ask_unread(key, end);
         }
         self.staged_look(key);
     }

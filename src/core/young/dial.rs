@@ -126,11 +126,13 @@ pub async fn dial(core: &Rc<Core>, conn: &Accepted, want: Want) -> Result<Dialle
             Err(cause) => {
                 core.counters.dial_failures.inc();
                 core.with_server(id, |counters| counters.dial_failures.inc());
-                // Running out of our own ports is no fault of the server's.
-                if cause != Cause::NoPorts && cause != Cause::NoDescriptors {
+                last = if matches!(cause, Cause::NoPorts | Cause::NoDescriptors) {
+                    // What we ran out of is no fault of the server's.
+                    Ending::proxy(Stage::Dial, cause)
+                } else {
                     core.dialled(id, false);
-                }
-                last = Ending::server(Stage::Dial, cause);
+                    Ending::server(Stage::Dial, cause)
+                };
                 tried.push(member);
             }
         }
