@@ -199,6 +199,8 @@ struct Source {
     text: String,
     /// The text with comments and string contents blanked out, line for line.
     code: String,
+    /// It is part of a module that exists only in tests.
+    is_test: bool,
 }
 
 impl Source {
@@ -209,31 +211,53 @@ impl Source {
             .strip_prefix("src/")
             .map_or("", |rest| rest.split('/').next().unwrap_or_default().trim_end_matches(".rs"));
         let code = blank_comments_and_strings(&text);
-        Self { room: room.to_owned(), path: path.clone(), text, code }
+        Self { room: room.to_owned(), path: path.clone(), text, code, is_test: false }
     }
 
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         self.code.lines().enumerate().map(|(index, line)| (index + 1, line))
     }
 
-    /// The code that ends up in a binary: nothing from `#[cfg(test)] mod` on, no test file.
+    /// The code that ends up in a binary: no test module, no test file.
     fn shipped(&self) -> impl Iterator<Item = (usize, &str)> {
-        let is_test = !(self.path.starts_with("src/") || self.path.starts_with("loadtest/src/"))
-            || self.path.ends_with("tests.rs")
-            || self.path.contains("/tests/");
-        let mut lines = self.code.lines().peekable();
-        let mut shipped = 0;
-        while let Some(line) = lines.next() {
-            let next = lines.peek().map_or("", |next| next.trim_start());
-            let tests = line.trim() == "#[cfg(test)]"
-                && (next.starts_with("mod ") || next.starts_with("pub mod "));
-            if tests {
-                break;
+        let ships = (self.path.starts_with("src/") || self.path.starts_with("loadtest/src/"))
+            && !self.is_test;
+        let mut lines: Vec<(usize, &str)> = Vec::new();
+        let mut all = self.code().peekable();
+        while let Some((number, line)) = all.next() {
+            if line.trim() == "#[cfg(test)]"
+                && all.peek().is_some_and(|(_, next)| declares_module(next))
+            {
+                // Declared here and standing in a file of its own, or the rest of this file.
+                if all.next().is_some_and(|(_, next)| next.trim_end().ends_with('{')) {
+                    break;
+                }
+                continue;
             }
-            shipped += 1;
+            lines.push((number, line));
         }
-        self.code().take(if is_test { 0 } else { shipped })
+        lines.truncate(if ships { lines.len() } else { 0 });
+        lines.into_iter()
     }
+}
+
+fn declares_module(line: &str) -> bool {
+    words(line).any(|word| word == "mod")
+}
+
+/// Files and folders of modules that exist only in tests, as `#[cfg(test)] mod name;` says.
+fn test_modules(file: &Path, code: &str) -> Vec<PathBuf> {
+    let stem = file.file_stem().unwrap_or_default();
+    let folder = file.parent().unwrap_or(file);
+    let inside = if ["mod", "lib", "main"].iter().any(|name| stem == *name) {
+        folder.to_path_buf()
+    } else {
+        folder.join(stem)
+    };
+    let lines: Vec<&str> = code.lines().collect();
+    let declared = lines.windows(2).filter(|pair| pair[0].trim() == "#[cfg(test)]");
+    let names = declared.filter_map(|pair| pair[1].split_once("mod ")?.1.split(';').next());
+    names.flat_map(|name| [inside.join(format!("{name}.rs")), inside.join(name)]).collect()
 }
 
 #[derive(Default)]
@@ -252,9 +276,17 @@ fn check(rule: impl Fn(&Source, &mut Faults)) {
         collect(&root.join(folder), &mut files);
     }
     assert!(files.len() > 10, "the tree was not found");
+    let sources: Vec<Source> = files.iter().map(|path| Source::read(root, path)).collect();
+    let tests: Vec<PathBuf> = files
+        .iter()
+        .zip(&sources)
+        .flat_map(|(path, file)| test_modules(path, &file.code))
+        .collect();
     let mut faults = Faults::default();
-    for path in files {
-        rule(&Source::read(root, &path), &mut faults);
+    for (path, mut file) in files.iter().zip(sources) {
+        file.is_test =
+            file.path.ends_with("tests.rs") || tests.iter().any(|test| path.starts_with(test));
+        rule(&file, &mut faults);
     }
     assert!(faults.0.is_empty(), "\n{}", faults.0);
 }
