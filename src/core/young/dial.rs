@@ -2,6 +2,7 @@
 //! any byte of the client's is taken. A dialled connection holds a lease on its server.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use crate::balance::{self, Pick, ServerId};
@@ -9,12 +10,12 @@ use crate::config::plan::{Pool, ServerAddress};
 use crate::config::snapshot::Report;
 use crate::core::Core;
 use crate::meter::{Cause, Ending, Stage};
-use crate::sys::ring::POLL_OUT;
 use crate::sys::socket::{self, Dialling, Owned, TcpOptions};
 
 use super::Accepted;
 use super::front::{Front, canonical};
-use super::transport::{Stream, Transport};
+use super::tls;
+use super::transport::{self, Stream, Transport};
 
 /// Servers tried for one connection at the most.
 const CANDIDATES_MAX: usize = 8;
@@ -59,36 +60,32 @@ impl Drop for Lease {
     }
 }
 
+/// On whose behalf: what a PROXY header tells the server.
+#[derive(Debug, Clone, Copy)]
+pub struct Client<'a> {
+    pub fd: RawFd,
+    pub front: &'a Front,
+}
+
 /// A connected server.
 #[derive(Debug)]
 pub struct Dialled {
-    server: Owned,
+    server: Transport,
     lease: Lease,
     /// Index of the server in its pool.
     pub member: usize,
-    unix: bool,
+    /// The PROXY header, still to be sent before anything else: where there is TLS it was sent
+    /// before the handshake.
+    pub preface: Vec<u8>,
 }
 
 impl Dialled {
-    pub fn fd(&self) -> i32 {
-        self.server.fd()
-    }
-
     pub fn id(&self) -> ServerId {
         self.lease.id
     }
 
-    pub fn is_unix(&self) -> bool {
-        self.unix
-    }
-
-    pub fn into_parts(self) -> (Owned, Lease) {
+    pub fn into_parts(self) -> (Transport, Lease) {
         (self.server, self.lease)
-    }
-
-    /// The connection as the stages of the L7 young life use it.
-    pub fn into_transport(self, core: &Rc<Core>) -> (Transport, Lease) {
-        (Transport::plain(Stream::new(core, self.server)), self.lease)
     }
 }
 
@@ -102,7 +99,12 @@ pub fn source_key(conn: &mut Accepted, front: &Front) -> Option<u64> {
 ///
 /// # Errors
 /// How the connection ended: nobody to dial, or nobody who answered; the last candidate's cause.
-pub async fn dial(core: &Rc<Core>, conn: &Accepted, want: Want) -> Result<Dialled, Ending> {
+pub async fn dial(
+    core: &Rc<Core>,
+    conn: &Accepted,
+    want: Want,
+    client: Client<'_>,
+) -> Result<Dialled, Ending> {
     let mut tried = Vec::new();
     let mut last = Ending::proxy(Stage::Pick, Cause::PoolEmpty);
     let mut chosen = want.chosen;
@@ -118,10 +120,10 @@ pub async fn dial(core: &Rc<Core>, conn: &Accepted, want: Want) -> Result<Dialle
         let id = conn.snapshot.pools[want.pool].group.members()[member].id;
         let lease = Lease::new(core, id);
         let again = !tried.is_empty();
-        match connect(core, conn, want.pool, member, again).await {
-            Ok((server, unix)) => {
+        match attempt(core, conn, want.pool, member, again, client).await {
+            Ok((server, preface)) => {
                 core.dialled(id, true);
-                return Ok(Dialled { server, lease, member, unix });
+                return Ok(Dialled { server, lease, member, preface });
             }
             Err(cause) => {
                 core.counters.dial_failures.inc();
@@ -174,44 +176,64 @@ fn pick(
     })
 }
 
-/// One attempt at one server.
-async fn connect(
+/// One attempt at one server: the connection, and what is still to be said before all else.
+async fn attempt(
     core: &Rc<Core>,
     conn: &Accepted,
     pool: usize,
     member: usize,
     again: bool,
-) -> Result<(Owned, bool), Cause> {
-    let timeouts = &conn.snapshot.plan.timeouts;
-    let plan = &conn.snapshot.plan.pools[pool];
+    client: Client<'_>,
+) -> Result<(Transport, Vec<u8>), Cause> {
     core.counters.dials.inc();
     if again {
         core.counters.dial_retries.inc();
     }
-    let (dialled, unix) = match &plan.servers[member].address {
+    let plan = &conn.snapshot.plan.pools[pool];
+    let (fd, dialling) = begin(core, conn, pool, member).map_err(|e| cause_of(&e))?;
+    let stream = Stream::new(core, Owned::new(fd));
+    let guard = core.guard(fd, conn.snapshot.plan.timeouts.connect);
+    if dialling == Dialling::Pending {
+        stream.writable().await;
+        if guard.has_passed() {
+            return Err(Cause::Timeout);
+        }
+        if let Some(error) = socket::dial_error(fd) {
+            return Err(cause_of(&error));
+        }
+    }
+    let mut preface = Vec::new();
+    if let Some(version) = plan.send_proxy {
+        let unix = matches!(plan.servers[member].address, ServerAddress::Unix(_));
+        client.front.announce(version, client.fd, unix, &mut preface);
+    }
+    let Some(tls) = &conn.snapshot.pools[pool].tls else {
+        return Ok((Transport::plain(stream), preface));
+    };
+    let told = stream.write_all(&preface).await;
+    told.map_err(|error| transport::cause(&error))?;
+    let secured = tls::to_server(core, &stream, tls, member, &guard).await?;
+    Ok((Transport::tls(stream, secured), Vec::new()))
+}
+
+fn begin(
+    core: &Rc<Core>,
+    conn: &Accepted,
+    pool: usize,
+    member: usize,
+) -> io::Result<(RawFd, Dialling)> {
+    let timeouts = &conn.snapshot.plan.timeouts;
+    let plan = &conn.snapshot.plan.pools[pool];
+    match &plan.servers[member].address {
         ServerAddress::Inet(address) => {
             let options = TcpOptions {
                 user_timeout: timeouts.user_timeout,
                 keepalive: timeouts.tcp_keepalive,
             };
-            (dial_from(core, plan, pool, *address, options), false)
+            dial_from(core, plan, pool, *address, options)
         }
-        ServerAddress::Unix(path) => (socket::dial_unix(path), true),
-    };
-    let (fd, dialling) = dialled.map_err(|e| cause_of(&e))?;
-    let server = Owned::new(fd);
-    if dialling == Dialling::Pending {
-        let guard = core.guard(fd, timeouts.connect);
-        core.ready(fd, POLL_OUT).await;
-        if guard.has_passed() {
-            return Err(Cause::Timeout);
-        }
-        drop(guard);
-        if let Some(error) = socket::dial_error(fd) {
-            return Err(cause_of(&error));
-        }
+        ServerAddress::Unix(path) => socket::dial_unix(path),
     }
-    Ok((server, unix))
 }
 
 /// Dials from the pool's source addresses in turn; one that has no port left is passed over.

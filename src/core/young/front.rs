@@ -15,7 +15,6 @@ use crate::sys::ring::POLL_IN;
 use crate::sys::socket::{self, Owned};
 
 use super::Accepted;
-use super::dial::Dialled;
 
 /// Who the client is, and what it sent beyond its header.
 #[derive(Debug, Default)]
@@ -86,19 +85,13 @@ pub async fn read(
 impl Front {
     /// Writes the header that tells the server who the client is. Where no address fits (a Unix
     /// socket, mixed families) it says so rather than inventing one.
-    pub fn announce(
-        &self,
-        version: SendProxy,
-        client: RawFd,
-        dialled: &Dialled,
-        out: &mut Vec<u8>,
-    ) {
+    pub fn announce(&self, version: SendProxy, client: RawFd, unix: bool, out: &mut Vec<u8>) {
         let told = self.told.or_else(|| Some((socket::peer(client)?, socket::local(client)?)));
         match (version, told) {
-            (SendProxy::V1, Some((source, to))) if !dialled.is_unix() => {
+            (SendProxy::V1, Some((source, to))) if !unix => {
                 preface::encode_v1(out, source, to);
             }
-            (SendProxy::V2, Some((source, to))) if !dialled.is_unix() => {
+            (SendProxy::V2, Some((source, to))) if !unix => {
                 preface::encode_v2(out, source, to, &[]);
             }
             (SendProxy::V1, _) => preface::encode_v1_unknown(out),

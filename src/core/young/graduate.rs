@@ -10,33 +10,32 @@ use crate::core::Core;
 use crate::core::wire::entry::{End, Flow, Life, NO_RULE};
 use crate::core::wire::relay::Relay;
 use crate::core::wire::{CLIENT, Extra, KeepTicket, Pipe, SERVER, Secure, Tail};
-use crate::sys::socket::Owned;
 
 use super::Accepted;
 use super::dial::{Dialled, Lease};
 use super::tls::{Secured, Tickets};
-use super::transport::Transport;
+use super::transport::{Stream, Transport};
 
-/// Graduates a pipe of bytes. `preface` goes to the server first, then `tail`, which the client
-/// sent already.
+/// Graduates a pipe of bytes. `tail` is what the client sent already, in plain.
 pub fn pipe(
     core: &Rc<Core>,
     conn: &Accepted,
-    client: Owned,
-    dialled: Dialled,
-    preface: &[u8],
+    client: Transport,
+    mut dialled: Dialled,
     tail: &[u8],
 ) {
     if core.is_logged(conn.id, None) {
         log_open(core, conn, dialled.id(), None);
     }
+    let preface = std::mem::take(&mut dialled.preface);
     let (server, lease) = dialled.into_parts();
+    let (ends, sealed, extra) = ends(client, server, None);
     let mut wire = core.wire.borrow_mut();
     let now = wire.now();
     let entry = Pipe {
-        ends: [End::new(client.release()), End::new(server.release())],
+        ends,
         flows: [Flow::new(), Flow::new()],
-        extra: None,
+        extra,
         birth: Rc::clone(&conn.birth),
         id: conn.id,
         server: lease.keep(),
@@ -47,7 +46,27 @@ pub fn pipe(
         ending: None,
         ticket: conn.ticket,
     };
-    wire.adopt(entry, preface, [Tail { plain: tail, sealed: &[] }, Tail::default()]);
+    let tails = [
+        Tail { plain: tail, sealed: &sealed[CLIENT] },
+        Tail { plain: &[], sealed: &sealed[SERVER] },
+    ];
+    wire.adopt(entry, &preface, tails);
+}
+
+/// Both sockets, the ciphertext of each that was read and not opened, and what the pipe is beside
+/// bytes, if it is.
+fn ends(
+    client: Transport,
+    server: Transport,
+    relay: Option<Relay>,
+) -> ([End; 2], [Vec<u8>; 2], Option<Box<Extra>>) {
+    let ((client, from_client), (server, from_server)) = (client.into_parts(), server.into_parts());
+    let (client_tls, client_sealed) = secure(from_client);
+    let (server_tls, server_sealed) = secure(from_server);
+    let more = relay.is_some() || client_tls.is_some() || server_tls.is_some();
+    let extra = more.then(|| Box::new(Extra::new(relay, [client_tls, server_tls])));
+    let end = |stream: Stream| End::new(stream.into_socket().release());
+    ([end(client), end(server)], [client_sealed, server_sealed], extra)
 }
 
 /// Two connections of the L7 young life, and the claim on the server.
@@ -68,16 +87,11 @@ pub fn web(
     tails: [&[u8]; 2],
 ) {
     let Both { client, server, lease } = both;
-    let ((client, from_client), (server, from_server)) = (client.into_parts(), server.into_parts());
-    let (client_tls, client_sealed) = secure(from_client);
-    let (server_tls, server_sealed) = secure(from_server);
-    let more = relay.is_some() || client_tls.is_some() || server_tls.is_some();
-    let extra = more.then(|| Box::new(Extra::new(relay, [client_tls, server_tls])));
-    let (client, server) = (client.into_socket(), server.into_socket());
+    let (ends, sealed, extra) = ends(client, server, relay);
     let mut wire = core.wire.borrow_mut();
     let now = wire.now();
     let entry = Pipe {
-        ends: [End::new(client.release()), End::new(server.release())],
+        ends,
         flows: [Flow::new(), Flow::new()],
         extra,
         birth: Rc::clone(&conn.birth),
@@ -94,8 +108,7 @@ pub fn web(
     if let Some(terms) = entry.terms() {
         terms.began();
     }
-    let sealed = [&client_sealed[..], &server_sealed[..]];
-    let tails = [CLIENT, SERVER].map(|end| Tail { plain: tails[end], sealed: sealed[end] });
+    let tails = [CLIENT, SERVER].map(|end| Tail { plain: tails[end], sealed: &sealed[end] });
     wire.adopt(entry, &[], tails);
     drop(wire);
     if core.is_logged(conn.id, None) {

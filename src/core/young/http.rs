@@ -82,13 +82,11 @@ impl Serving<'_> {
             }
             want.chosen = Some(member);
         }
-        let dialled = dial::dial(self.core, self.conn, want).await?;
-        let mut preface = Vec::new();
-        if let Some(version) = self.pool().send_proxy {
-            self.front.announce(version, self.client.fd(), &dialled, &mut preface);
-        }
+        let client = dial::Client { fd: self.client.fd(), front: self.front };
+        let mut dialled = dial::dial(self.core, self.conn, want, client).await?;
         let (id, member) = (dialled.id(), dialled.member);
-        let (transport, lease) = dialled.into_transport(self.core);
+        let preface = std::mem::take(&mut dialled.preface);
+        let (transport, lease) = dialled.into_parts();
         let channel = Channel::new(transport);
         Ok(Served { channel, lease, id, member, reused: false, preface })
     }

@@ -24,12 +24,13 @@ use std::time::Instant;
 
 use crate::config::plan::{Listener, Service};
 use crate::config::snapshot::Snapshot;
-use crate::meter::{Ending, Ticket};
+use crate::meter::{Cause, Ending, Stage, Ticket};
 use crate::sys::socket::{self, Owned};
 
+use self::front::Front;
 use self::transport::{Stream, Transport};
-use super::Core;
 use super::wire::Birth;
+use super::{Core, Guard};
 
 /// What is known of a connection from the start.
 #[derive(Debug)]
@@ -57,46 +58,59 @@ pub async fn live(core: Rc<Core>, mut conn: Accepted, client: Owned) {
     }
 }
 
-/// Front, then the service; `Ok` means that it graduated (or was counted already).
+/// Front, TLS, then the service; `Ok` means that it graduated (or was counted already).
 async fn serve(core: &Rc<Core>, conn: &mut Accepted, client: Owned) -> Result<(), Ending> {
     let guard = core.guard(client.fd(), conn.snapshot.plan.timeouts.handshake);
-    let front = front::read(core, conn, &client, &guard).await?;
+    let mut front = front::read(core, conn, &client, &guard).await?;
+    let client = secure(core, conn, client, &mut front, &guard).await?;
     let listener = Arc::clone(&conn.listener);
     match &listener.service {
         Service::L4 { pool } => l4(core, conn, client, front, *pool, guard).await,
-        Service::L7(_) => {
-            let client = Transport::plain(Stream::new(core, client));
-            web::serve(core, conn, client, front, guard).await
-        }
+        Service::L7(_) => web::serve(core, conn, client, front, guard).await,
     }
+}
+
+/// Shakes hands with the client, if the listener ends TLS.
+async fn secure(
+    core: &Rc<Core>,
+    conn: &Accepted,
+    client: Owned,
+    front: &mut Front,
+    guard: &Guard,
+) -> Result<Transport, Ending> {
+    let stream = Stream::new(core, client);
+    if conn.listener.tls.is_none() {
+        return Ok(Transport::plain(stream));
+    }
+    let tls = conn.snapshot.listeners[conn.listener_index].tls.as_ref();
+    let tls = tls.ok_or(Ending::proxy(Stage::Tls, Cause::Internal))?;
+    let first = std::mem::take(&mut front.tail);
+    let secured = tls::from_client(core, &stream, tls, &first, guard).await?;
+    Ok(Transport::tls(stream, secured))
 }
 
 /// Bytes in, bytes out.
 async fn l4(
     core: &Rc<Core>,
     conn: &mut Accepted,
-    client: Owned,
-    front: front::Front,
+    client: Transport,
+    mut front: Front,
     pool: usize,
-    guard: super::Guard,
+    guard: Guard,
 ) -> Result<(), Ending> {
     let want = dial::Want { pool, key: dial::source_key(conn, &front), chosen: None };
     // Nothing is read while we dial: the client's bytes wait in the kernel.
     drop(guard);
-    let dialled = dial::dial(core, conn, want).await?;
-    let mut preface = Vec::new();
-    let plan = &conn.snapshot.plan.pools[pool];
-    if let Some(version) = plan.send_proxy {
-        front.announce(version, client.fd(), &dialled, &mut preface);
-    }
-    let mut tail = front.tail;
-    if !preface.is_empty() && tail.is_empty() {
+    let whose = dial::Client { fd: client.fd(), front: &front };
+    let dialled = dial::dial(core, conn, want, whose).await?;
+    let tail = &mut front.tail;
+    if !dialled.preface.is_empty() && tail.is_empty() && client.secured().is_none() {
         // What the client has said already goes out in the same write as the header.
         tail.resize(FIRST_READ_BYTES, 0);
-        let got = socket::read_into(client.fd(), &mut tail).unwrap_or(0);
+        let got = socket::read_into(client.fd(), tail).unwrap_or(0);
         tail.truncate(got);
     }
-    graduate::pipe(core, conn, client, dialled, &preface, &tail);
+    graduate::pipe(core, conn, client, dialled, tail);
     Ok(())
 }
 
