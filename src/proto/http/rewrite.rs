@@ -77,6 +77,12 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, edits: &Edits<
     let status = [head.status / 100, head.status / 10 % 10, head.status % 10]
         .map(|digit| b'0' + (digit % 10) as u8);
     line(out, &[b"HTTP/1.1 ", &status, b" ", head.reason.as_bytes(), b"\r\n"]);
+    if head.status < 200 || head.status == 204 {
+        // No body may follow these; a length some servers give them has made clients wait for one.
+        let is_framing = |f: &&Field<'_>| f.is("content-length") || f.is("transfer-encoding");
+        let fields: Vec<_> = head.fields.iter().filter(|f| !is_framing(f)).copied().collect();
+        return rest(out, &fields, edits);
+    }
     rest(out, &head.fields, edits);
 }
 
@@ -188,6 +194,15 @@ mod tests {
             rewritten("GET / HTTP/1.0\r\n\r\n", &edits),
             "GET / HTTP/1.1\r\nHost: 10.0.0.1:80\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn a_204_promises_no_body() {
+        let came = b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\nA: b\r\n\r\n";
+        let head = parse_response(came, &HeadLimits::default(), false).unwrap();
+        let mut out = Vec::new();
+        write_response(&mut out, &head, &Edits::new(Connection::Close));
+        assert_eq!(out, b"HTTP/1.1 204 No Content\r\nA: b\r\nConnection: close\r\n\r\n");
     }
 
     #[test]

@@ -157,4 +157,25 @@ mod tests {
         let _ = scanner.scan(b"\r\nG", &LIMITS);
         assert!(scanner.has_begun());
     }
+
+    /// S13: a head at one byte per packet costs one look per byte, not one parse per packet.
+    #[test]
+    fn s13_dripping_is_linear() {
+        let limits = HeadLimits { bytes: 64 << 10, fields: 100, target: 8 << 10 };
+        let head = vec![b'a'; 8 << 10];
+        let mut bytes = [b"GET /", &head[..8000], b" HTTP/1.1\r\n"].concat();
+        while bytes.len() < 63 << 10 {
+            bytes.extend_from_slice(b"A: ");
+            bytes.extend_from_slice(&head[..1000]);
+            bytes.extend_from_slice(b"\r\n");
+        }
+        let mut scanner = HeadScanner::new();
+        for end in 1..=bytes.len() {
+            assert_eq!(scanner.scan(&bytes[..end], &limits), Step::Need);
+            assert_eq!(scanner.seen, end, "nothing is looked at twice");
+        }
+        bytes.extend_from_slice(b"\r\n");
+        let size = bytes.len();
+        assert_eq!(scanner.scan(&bytes, &limits), Step::Done(size, 0..size));
+    }
 }
