@@ -118,11 +118,11 @@ impl Standpipe {
 
     /// Writes another config and waits until the running process has taken it.
     pub fn reload(&self, config: &str) {
-        let before = self.metric("standpipe_reloads_total", &[]);
+        let before = self.metric("standpipe_config_reloads_total", &[]);
         write_config(&self.config_path(), config, self.admin);
         self.signal("HUP");
         wait_until("the reload is counted", || {
-            self.metric("standpipe_reloads_total", &[]) > before
+            self.metric("standpipe_config_reloads_total", &[]) > before
         });
     }
 
