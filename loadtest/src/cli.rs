@@ -22,9 +22,9 @@ const EXAMPLES: &str = "Examples:
   standpipe-load run tcp://127.0.0.1:7000 --connections 1000 --closed --pid $(pidof haproxy)
   standpipe-load idle ws://127.0.0.1:8080 --connections 50000 --source 127.0.1.0/28 --threads 4
   standpipe-load bulk tcp://127.0.0.1:7000 --connections 16 --size 64KiB
-  standpipe-load run ws://host/chat --rate 5000 --html run.html --expect 'p99<5ms' --expect 'errors==0'
+  standpipe-load run ws://host/chat --rate 5000 --html run.html --expect 'p99<5ms'
 
-Exit code: 0 good, 1 an expectation failed or nothing could be measured, 2 wrong usage,
+Exit code: 0 good, 1 an expectation failed, 2 wrong usage or nothing could be opened,
 3 the run is void (the generator itself was too late).";
 
 #[derive(Subcommand, Debug)]

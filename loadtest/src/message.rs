@@ -118,8 +118,10 @@ impl Writer {
     }
 }
 
-/// Reads the message at the start of `bytes`. A length above `length_max` is not believed.
-pub fn parse(form: Form, bytes: &[u8], length_max: usize) -> Parsed {
+/// Reads the message at the start of `bytes`. A length that is not `plausible` for its kind is not
+/// believed, so that a bent one is never waited for.
+#[inline]
+pub fn parse(form: Form, bytes: &[u8], plausible: impl Fn(Kind, usize) -> bool) -> Parsed {
     let head_bytes = header_bytes(form);
     let Some(head) = bytes.get(..head_bytes) else {
         return Parsed::Need(head_bytes);
@@ -136,7 +138,7 @@ pub fn parse(form: Form, bytes: &[u8], length_max: usize) -> Parsed {
     let Some((header, digest)) = decode(&raw) else {
         return Parsed::Foreign;
     };
-    if header.length < head_bytes || header.length > length_max {
+    if header.length < head_bytes || !plausible(header.kind, header.length) {
         return Parsed::Foreign;
     }
     let Some(filler) = bytes.get(head_bytes..header.length) else {
@@ -147,6 +149,11 @@ pub fn parse(form: Form, bytes: &[u8], length_max: usize) -> Parsed {
     } else {
         Parsed::Damaged { length: header.length }
     }
+}
+
+/// For who cannot know what lengths there are.
+pub fn any_length(_kind: Kind, length: usize) -> bool {
+    length <= MESSAGE_BYTES_MAX
 }
 
 pub fn header_bytes(form: Form) -> usize {
@@ -269,7 +276,7 @@ mod tests {
                 writer.write(&mut out, &header(length));
                 let message = &out[6..];
                 assert_eq!(message.len(), length);
-                assert_eq!(parse(form, message, 1 << 20), Parsed::Sound(header(length)));
+                assert_eq!(parse(form, message, any_length), Parsed::Sound(header(length)));
                 if form == Form::Text {
                     assert!(message.iter().all(|byte| (b' '..=b'~').contains(byte)));
                 }
@@ -283,7 +290,7 @@ mod tests {
         Writer::new(Form::Binary).write(&mut out, &header(100));
         for cut in 0..100 {
             let wanted = if cut < HEADER_BYTES { HEADER_BYTES } else { 100 };
-            assert_eq!(parse(Form::Binary, &out[..cut], 1000), Parsed::Need(wanted));
+            assert_eq!(parse(Form::Binary, &out[..cut], any_length), Parsed::Need(wanted));
         }
     }
 
@@ -294,7 +301,7 @@ mod tests {
         for bit in 0..90 * 8 {
             let mut bent = out.clone();
             bent[bit / 8] ^= 1 << (bit % 8);
-            let parsed = parse(Form::Binary, &bent, 1000);
+            let parsed = parse(Form::Binary, &bent, any_length);
             assert!(!matches!(parsed, Parsed::Sound(_)), "bit {bit} went unseen");
         }
     }
@@ -305,7 +312,7 @@ mod tests {
             let mut out = Vec::new();
             let ask = Header { kind: Kind::Ask, ..header(header_bytes(form)) };
             Writer::new(form).write_name(&mut out, &ask, "blue");
-            let Parsed::Sound(answer) = parse(form, &out, 1000) else { panic!("not sound") };
+            let Parsed::Sound(answer) = parse(form, &out, any_length) else { panic!("not sound") };
             assert_eq!(answer.kind, Kind::Name);
             assert_eq!(&out[header_bytes(form)..answer.length], b"blue");
         }

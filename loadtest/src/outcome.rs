@@ -125,6 +125,14 @@ impl Outcome {
     pub fn verdict(&self) -> Verdict {
         let lag = self.total.lag.value_at_quantile(0.99);
         let latency = self.total.latency.value_at_quantile(0.99);
+        let untried = self.total.counts.untried;
+        if untried > 0 {
+            return Verdict::Void(format!(
+                "the generator could not keep up: {} messages that were due were never even tried; \
+                 ask for less, or give it more cores",
+                crate::units::show_count(untried)
+            ));
+        }
         if self.intended_rate.is_some() && lag > self.lag_bound_ns && lag * 20 > latency {
             return Verdict::Void(format!(
                 "the generator itself was late: lag p99 {} (allowed {}), so latencies say as much \

@@ -1,6 +1,6 @@
 //! When each message is due. Every connection has the same period and a random phase of its own;
-//! the order of phases never changes, so a core's whole future is one sorted list walked in circles.
-//! Pure: time comes in as a number, and nothing is ever re-timed.
+//! the order of phases never changes, so a core's whole future is one sorted list, walked in
+//! circles. Pure: time comes in as a number, and nothing is ever re-timed.
 
 /// The due times of one core's active connections.
 #[derive(Debug)]
@@ -46,6 +46,16 @@ impl Schedule {
         }
     }
 
+    /// How many messages due before `end_ns` have not been taken.
+    pub fn left_until(&self, end_ns: u64) -> u64 {
+        let rounds = |phase: u64| {
+            let span = end_ns.saturating_sub(self.start_ns + phase);
+            (span as f64 / self.period_ns).ceil() as u64
+        };
+        let all: u64 = self.phases.iter().map(|&(phase, _)| rounds(phase)).sum();
+        all.saturating_sub(u64::from(self.round) * self.phases.len() as u64 + self.at as u64)
+    }
+
     /// When message `sequence` of a connection is due whose message `known` is due at `known_ns`.
     pub fn relative(&self, known: u32, known_ns: u64, sequence: u32) -> u64 {
         let steps = f64::from(known.wrapping_sub(sequence)) * self.period_ns;
@@ -79,6 +89,8 @@ mod tests {
             schedule.advance();
         }
         assert_eq!(count, 10_000);
+        assert_eq!(schedule.left_until(5_000 + 10_000_000_000), 0);
+        assert_eq!(schedule.left_until(5_000 + 11_000_000_000), 1_000);
     }
 
     #[test]

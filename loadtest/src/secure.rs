@@ -14,6 +14,9 @@ use rustls::{ClientConfig, Connection, DigitallySignedStruct, RootCertStore, Ser
 
 use crate::socket::Got;
 
+/// The longest record on the wire, with room for its header and tag.
+const RECORD_BYTES_MAX: usize = 17 * 1024;
+
 /// A TLS session over a socket that somebody else owns.
 pub struct Secure {
     session: Connection,
@@ -81,12 +84,13 @@ impl Secure {
         into: &mut [u8],
         cipher: &mut [u8],
     ) -> io::Result<Got> {
+        // What one read decrypts fits into `into`, together with a record begun before it.
+        let most = into.len().saturating_sub(RECORD_BYTES_MAX).max(1024).min(cipher.len());
         loop {
-            match self.session.reader().read(into) {
-                Ok(0) => return Ok(Got::End),
-                Ok(count) => return Ok(Got::Bytes(count)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+            match self.clear(into)? {
+                Some(0) => return Ok(Got::End),
+                Some(count) => return Ok(Got::Bytes(count)),
+                None => {}
             }
             if self.ended {
                 return Err(io::Error::new(
@@ -94,7 +98,7 @@ impl Secure {
                     "the peer ended TCP without a TLS close_notify",
                 ));
             }
-            let count = match stream.read(cipher) {
+            let count = match stream.read(&mut cipher[..most]) {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Got::Dry),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -102,9 +106,15 @@ impl Secure {
             };
             self.ended = count == 0;
             let mut rest = &cipher[..count];
+            let mut filled = 0;
             while !rest.is_empty() {
                 self.session.read_tls(&mut rest)?;
                 self.session.process_new_packets().map_err(io::Error::other)?;
+                // The session holds no more than a record in clear: it is emptied as it goes.
+                filled += self.clear(&mut into[filled..])?.unwrap_or(0);
+            }
+            if filled > 0 {
+                return Ok(Got::Bytes(filled));
             }
             if self.ended && self.session.is_handshaking() {
                 return Err(io::Error::new(
@@ -112,6 +122,18 @@ impl Secure {
                     "the peer ended TCP during the TLS handshake",
                 ));
             }
+        }
+    }
+
+    /// Clear bytes that wait in the session: how many, none at all, or its end (zero).
+    fn clear(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
+        if into.is_empty() {
+            return Ok(None);
+        }
+        match self.session.reader().read(into) {
+            Ok(count) => Ok(Some(count)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -1,4 +1,4 @@
-//! One non-blocking stream, plain or inside TLS: bytes in, bytes out, and what could not go out yet.
+//! One non-blocking stream, plain or inside TLS: bytes in, bytes out, and what could not leave yet.
 //! It knows nothing of messages or frames. An idle plain socket owns no buffer.
 
 use std::io::{self, Read, Write};

@@ -92,6 +92,8 @@ counts! {
     measured_opened,
     /// Due inside the window while the connection was down, so never sent.
     missed,
+    /// Due, and never even tried, because the generator itself had no time.
+    untried,
     /// Still waiting for a socket that takes no more when the run ended.
     unsent,
     /// Handed to a socket, or received whole, inside the window.

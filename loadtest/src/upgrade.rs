@@ -186,7 +186,8 @@ mod tests {
     fn the_sample_of_the_rfc_is_accepted() {
         assert_eq!(accept_of(KEY), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         let text = "HTTP/1.1 101 Switching Protocols\r\nset-cookie: a=b; Path=/\r\n\
-                    X-Echo-Name: red\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nrest";
+                    X-Echo-Name: red\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
+                    \r\nrest";
         let answer = read_answer(text.as_bytes(), KEY, false);
         let (cookies, name) = (vec!["a=b".to_owned()], Some("red".to_owned()));
         assert_eq!(answer, Answer::Agreed { used: text.len() - 4, cookies, name });

@@ -54,7 +54,7 @@ impl Epoll {
     fn control(&self, socket: &impl AsFd, flags: u32, token: u64) -> io::Result<()> {
         let mut event = libc::epoll_event { events: flags, u64: token };
         let fd = socket.as_fd().as_raw_fd();
-        // SAFETY: both descriptors are borrowed and open; the kernel copies `event` during the call.
+        // SAFETY: both descriptors are borrowed and open; `event` is copied during the call.
         let result =
             unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

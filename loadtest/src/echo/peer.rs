@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::Manner;
 use crate::frame::{self, End, Opcode};
-use crate::message::{self, Form, Header, Kind, MESSAGE_BYTES_MAX, Parsed, Writer};
+use crate::message::{self, Form, Header, Kind, MESSAGE_BYTES_MAX, Parsed, Writer, any_length};
 use crate::proof::{Account, Arrival};
 use crate::socket::Socket;
 
@@ -26,6 +26,7 @@ pub struct Peer {
     pub ending: bool,
     /// Tells this connection from earlier ones in its slot.
     pub life: u32,
+    #[expect(clippy::box_collection, reason = "8 bytes of an idle connection, not 24")]
     pub tail: Option<Box<Vec<u8>>>,
     /// Bytes sent back, for those that are to die.
     pub sent: u64,
@@ -93,7 +94,7 @@ impl Answering<'_> {
         let mut used = 0;
         if *self.manner == Manner::Echo {
             if !heard
-                && let Parsed::Sound(header) = message::parse(self.form, bytes, MESSAGE_BYTES_MAX)
+                && let Parsed::Sound(header) = message::parse(self.form, bytes, any_length)
                 && header.kind == Kind::Ask
             {
                 self.writer.write_name(out, &header, self.name);
@@ -103,7 +104,7 @@ impl Answering<'_> {
             return bytes.len();
         }
         while used < bytes.len() {
-            match message::parse(self.form, &bytes[used..], MESSAGE_BYTES_MAX) {
+            match message::parse(self.form, &bytes[used..], any_length) {
                 Parsed::Need(_) => break,
                 Parsed::Sound(header) => {
                     self.note(&header, ledger, out);
@@ -172,7 +173,7 @@ impl Answering<'_> {
             out.extend_from_slice(payload);
             return;
         }
-        match message::parse(self.form, payload, MESSAGE_BYTES_MAX) {
+        match message::parse(self.form, payload, any_length) {
             Parsed::Sound(header) if *self.manner != Manner::Echo || header.kind == Kind::Ask => {
                 let mut reply = Vec::new();
                 if *self.manner == Manner::Echo {

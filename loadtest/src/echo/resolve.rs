@@ -80,7 +80,15 @@ fn listen(text: &str) -> Result<Vec<(Scheme, SocketAddr)>, String> {
             .map_err(|error| format!("{text}: {error}"))?
             .next()
             .ok_or_else(wrong)?;
+        let address = if port == 0 { free_port(address)? } else { address };
         list.push((scheme, address));
     }
     Ok(list)
+}
+
+/// Every thread listens on the same port, so a free one is chosen before they begin.
+fn free_port(address: SocketAddr) -> Result<SocketAddr, String> {
+    std::net::TcpListener::bind(address)
+        .and_then(|listener| listener.local_addr())
+        .map_err(|error| format!("{address}: {error}"))
 }

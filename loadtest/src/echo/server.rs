@@ -227,8 +227,8 @@ impl Server {
         if full && !self.complained {
             self.complained = true;
             eprintln!(
-                "echo: cannot accept: {error}; each thread has a file table of its own (RLIMIT_NOFILE): \
-                 give more --threads"
+                "echo: cannot accept: {error}; each thread has a file table of its own \
+                 (RLIMIT_NOFILE): give more --threads"
             );
         }
         if full {
@@ -458,8 +458,7 @@ impl Server {
         let period = (1e9 / rate) as u64;
         for slot in self.paced.clone() {
             let now = monotonic_ns();
-            loop {
-                let Some(Some(peer)) = self.peers.get_mut(slot as usize) else { break };
+            while let Some(Some(peer)) = self.peers.get_mut(slot as usize) {
                 let ledger = peer.ledger.get_or_insert_default();
                 if ledger.due_ns == 0 {
                     ledger.due_ns = now + self.random.u64(0..period.max(1));

@@ -5,7 +5,7 @@ use standpipe::sys::generator::monotonic_ns;
 use super::Engine;
 use super::link::{Habit, Stage};
 use crate::frame::{self, End, Opcode};
-use crate::message::{self, Header, Kind, MESSAGE_BYTES_MAX, Parsed};
+use crate::message::{self, Header, Kind, MESSAGE_BYTES_MAX, Parsed, any_length};
 use crate::plan::Traffic;
 use crate::proof::Arrival;
 use crate::socket::{Got, READ_BYTES};
@@ -13,6 +13,9 @@ use crate::tally::{How, Who};
 
 /// Reads of one link before others get a turn.
 const READS_MAX: usize = 8;
+
+/// A server's name and account are short.
+const INTRODUCTION_BYTES_MAX: usize = 1024;
 
 /// What became of delivered bytes.
 enum Delivered {
@@ -159,7 +162,7 @@ impl Engine {
     }
 
     fn deliver_message(&mut self, index: u32, payload: &[u8]) {
-        match message::parse(self.plan.form, payload, MESSAGE_BYTES_MAX) {
+        match message::parse(self.plan.form, payload, any_length) {
             Parsed::Sound(header) if header.length == payload.len() => {
                 self.arrived(index, &header, payload);
             }
@@ -172,7 +175,12 @@ impl Engine {
         let mut used = 0;
         while used < bytes.len() {
             let rest = &bytes[used..];
-            match message::parse(self.plan.form, rest, MESSAGE_BYTES_MAX) {
+            let plausible = |kind: Kind, length: usize| match (kind, self.plan.traffic) {
+                (Kind::Data, Traffic::Listen) => any_length(kind, length),
+                (Kind::Data, _) => self.plan.sizes.contains(length),
+                _ => length <= INTRODUCTION_BYTES_MAX,
+            };
+            match message::parse(self.plan.form, rest, plausible) {
                 Parsed::Need(_) => break,
                 Parsed::Sound(header) => {
                     self.links[index as usize].astray = false;
@@ -208,6 +216,9 @@ impl Engine {
     }
 
     fn arrived_damaged(&mut self, index: u32) {
+        if self.links[index as usize].stage == Stage::Leaving {
+            return;
+        }
         self.tally.counts.damaged += 1;
         self.links[index as usize].account.damaged();
         self.answer_next(index);
@@ -225,6 +236,10 @@ impl Engine {
         }
         if header.connection != self.number(index) && self.plan.traffic != Traffic::Listen {
             self.tally.counts.strayed += 1;
+            return;
+        }
+        if self.links[index as usize].stage == Stage::Leaving {
+            // Its account is settled: what comes now came too late to count.
             return;
         }
         let now = monotonic_ns();

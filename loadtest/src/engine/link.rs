@@ -49,8 +49,10 @@ pub struct Link {
     pub since_ns: u64,
     pub account: Account,
     /// Received bytes that are not yet a whole message or frame.
+    #[expect(clippy::box_collection, reason = "8 bytes of an idle connection, not 24")]
     pub tail: Option<Box<Vec<u8>>>,
     /// The frames so far of a message that comes in several.
+    #[expect(clippy::box_collection, reason = "8 bytes of an idle connection, not 24")]
     pub fragments: Option<Box<Vec<u8>>>,
     /// Cookies a server has set.
     pub jar: Option<Box<str>>,

@@ -344,10 +344,15 @@ impl Engine {
                 }
             }
         }
+        let next = self.schedule.as_ref().and_then(Schedule::peek);
+        let all_tried = next.is_none_or(|due| due.due_ns >= times.measure_to_ns);
         let over = now >= times.measure_to_ns
-            && (now >= times.drain_to_ns || !self.links.iter().any(Link::expects));
+            && (now >= times.drain_to_ns || (all_tried && !self.links.iter().any(Link::expects)));
         if over {
             self.quiet_said = true;
+            if let Some(schedule) = self.schedule.take() {
+                self.tally.counts.untried += schedule.left_until(times.measure_to_ns);
+            }
             self.hand_over();
             let _ = self.reports.send(Report::Quiet);
         }

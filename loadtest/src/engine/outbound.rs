@@ -82,6 +82,7 @@ impl Engine {
                 return;
             }
             let (known, known_ns, sequence) = (link.due - 1, link.due_ns, link.sent);
+            // Without a schedule the run is over, and what was never taken stays so.
             let Some(schedule) = &self.schedule else { return };
             let due_ns = Schedule::relative(schedule, known, known_ns, sequence);
             self.say(index, due_ns);

@@ -81,7 +81,8 @@ impl Expectation {
             || percentile(&name).is_some();
         if !known {
             return Err(wrong(&format!(
-                "{name} is not measured; known are p50 to p99.99 (also lag_p99, connect_p99), {}, {}",
+                "{name} is not measured; known are p50 to p99.99 (also lag_p99, connect_p99), {}, \
+                 {}",
                 NAMES.join(", "),
                 EXTRAS.join(", ")
             )));

@@ -159,8 +159,10 @@ fn by_percentile(outcome: &Outcome) -> Vec<Series<'static>> {
 }
 
 const STYLE: &str = "
-:root{color-scheme:light dark;--ink:#1c2430;--soft:#66707d;--grid:#e3e7ec;--page:#fff;--a:#2868c8;--b:#c2571a;--c:#8a3f9e}
-@media(prefers-color-scheme:dark){:root{--ink:#e6eaf0;--soft:#9aa4b1;--grid:#2b323c;--page:#14181d;--a:#6fa8ff;--b:#ff9d5c;--c:#d08be0}}
+:root{color-scheme:light dark;--ink:#1c2430;--soft:#66707d;--grid:#e3e7ec;--page:#fff;
+--a:#2868c8;--b:#c2571a;--c:#8a3f9e}
+@media(prefers-color-scheme:dark){:root{--ink:#e6eaf0;--soft:#9aa4b1;--grid:#2b323c;
+--page:#14181d;--a:#6fa8ff;--b:#ff9d5c;--c:#d08be0}}
 body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);margin:0}
 main{max-width:800px;margin:0 auto;padding:24px 16px}
 h1{font-size:20px;overflow-wrap:anywhere}h2{font-size:16px}

@@ -98,7 +98,8 @@ fn proof(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
     let counts = &outcome.total.counts;
     writeln!(
         out,
-        "proof        {} sent, {} answered: {} lost, {} duplicated, {} reordered, {} damaged, {} strayed",
+        "proof        {} sent, {} answered: {} lost, {} duplicated, {} reordered, {} damaged, \
+         {} strayed",
         show_count(counts.sent),
         show_count(counts.received),
         counts.lost(),
@@ -135,7 +136,8 @@ fn target(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
     if let (Some(cpu), Some(total)) = (outcome.target_cpu_per_round_ns(), outcome.target_cpu_ns()) {
         writeln!(
             out,
-            "target       {:.2} µs of CPU per round trip ({:.2} per message each way), {:.1} % of a core",
+            "target       {:.2} µs of CPU per round trip ({:.2} per message each way), \
+             {:.1} % of a core",
             cpu / 1e3,
             cpu / 2e3,
             100.0 * total as f64 / 1e9 / outcome.measured_s.max(1e-9)

@@ -1,0 +1,190 @@
+//! Every scene once, small: each shows what it is for.
+
+mod common;
+
+use common::{Echo, load, measure, number, said};
+
+const CALM: [&str; 2] = ["--lag-bound", "1s"];
+
+#[test]
+fn idle_weighs_the_target_at_each_step() {
+    let echo = Echo::start(&["tcp://127.0.0.1:0"]);
+    let run = measure(&[
+        "idle",
+        echo.url(),
+        "-c",
+        "300",
+        "--steps",
+        "100,200",
+        "--hold",
+        "100ms",
+        "--speak",
+        "300ms",
+        "--pid",
+        &echo.pid(),
+    ]);
+    assert_eq!(number(&run, "/counts/received"), 100.0 + 200.0 + 300.0);
+    let weighings = run["target"]["weighings"].as_array().unwrap();
+    let at: Vec<u64> = weighings.iter().map(|one| one["connections"].as_u64().unwrap()).collect();
+    assert_eq!(at, [100, 100, 200, 200, 300, 300]);
+    assert!(weighings[5]["look"]["files"].as_u64().unwrap() >= 300);
+    assert_eq!(number(&run, "/errors_total"), 0.0);
+}
+
+#[test]
+fn bulk_counts_every_byte_in_each_direction() {
+    for (manner, direction) in [("echo", "both"), ("sink", "up"), ("source", "down")] {
+        for scheme in ["tcp", "ws"] {
+            let echo = Echo::start(&[&format!("{scheme}://127.0.0.1:0"), "--manner", manner]);
+            let run = measure(&[
+                "bulk",
+                echo.url(),
+                "-c",
+                "3",
+                "--direction",
+                direction,
+                "--duration",
+                "300ms",
+                "--warmup",
+                "100ms",
+                "--size",
+                "64KiB",
+            ]);
+            assert_eq!(number(&run, "/errors_total"), 0.0, "{scheme} {direction}: {run}");
+            assert!(number(&run, "/counts/received") > 10.0, "{scheme} {direction}: {run}");
+            assert!(number(&run, "/extra/gigabits_per_second") > 0.01);
+            if direction != "down" {
+                assert_eq!(number(&run, "/counts/sent"), number(&run, "/counts/received"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_storm_ends_when_all_are_back() {
+    let echo = Echo::start(&["ws://127.0.0.1:0"]);
+    let run = measure(
+        &[
+            &["storm", echo.url(), "-c", "200", "--connect-rate", "1000"][..],
+            &["--storms", "2", "--calm", "300ms"],
+            &CALM,
+        ]
+        .concat(),
+    );
+    assert_eq!(number(&run, "/counts/opened"), 600.0);
+    // 200 connections at 1,000 a second are back after a fifth of a second.
+    let back = number(&run, "/extra/seconds_until_all_were_back");
+    assert!((0.15..5.0).contains(&back), "{back} s");
+    assert_eq!(number(&run, "/lost"), 0.0);
+}
+
+#[test]
+fn slow_readers_stop_and_the_others_do_not() {
+    let echo = Echo::start(&["tcp://127.0.0.1:0"]);
+    let run = measure(
+        &[
+            &["slow", echo.url(), "-c", "40", "--share", "10%", "--rate", "400", "--size", "64KiB"]
+                [..],
+            &["--duration", "2s", "--reads", "0", "--drain", "1s"],
+            &CALM,
+        ]
+        .concat(),
+    );
+    assert!(number(&run, "/counts/odd_unanswered") > 4.0, "{run}");
+    assert_eq!(number(&run, "/errors_total"), 0.0, "{run}");
+    assert_eq!(number(&run, "/counts/measured_sent"), number(&run, "/counts/measured_received"));
+}
+
+#[test]
+fn who_vanishes_is_still_open_at_the_target() {
+    let echo = Echo::start(&["tcp://127.0.0.1:0"]);
+    let run = measure(
+        &[
+            &["halfopen", echo.url(), "-c", "50", "--share", "20%", "--after", "300ms"][..],
+            &["--duration", "1500ms", "--pid", &echo.pid()],
+            &CALM,
+        ]
+        .concat(),
+    );
+    assert_eq!(number(&run, "/extra/connections_vanished"), 10.0);
+    // An echo has no timeout: it keeps them all, which is what the scene is there to show.
+    let before = number(&run, "/extra/target_files_before");
+    assert_eq!(before, number(&run, "/extra/target_files_after"));
+    assert_eq!(number(&run, "/errors_total"), 0.0, "{run}");
+}
+
+#[test]
+fn servers_tell_their_names() {
+    let echo =
+        Echo::start(&["tcp://127.0.0.1:0", "ws://127.0.0.1:0", "--name", "red", "--name", "blue"]);
+    let run = measure(&["nat", &echo.urls[0], "-c", "60", "--stay", "300ms"]);
+    assert_eq!(number(&run, "/servers/red"), 60.0);
+    assert_eq!(number(&run, "/extra/busiest_share_percent"), 100.0);
+    let run = measure(&["nat", &echo.urls[1], "-c", "60", "--stay", "300ms"]);
+    assert_eq!(number(&run, "/servers/blue"), 60.0);
+    assert_eq!(number(&run, "/lost"), 0.0);
+}
+
+#[test]
+fn churn_opens_at_its_rate_and_resumes_tls() {
+    let echo = Echo::start(&["wss://127.0.0.1:0", "tcp://127.0.0.1:0"]);
+    let times = ["--duration", "1s", "--warmup", "300ms"];
+    let run =
+        measure(&[&["churn", &echo.urls[1], "-c", "50", "--rate", "300"][..], &times].concat());
+    let rate = number(&run, "/extra/connections_per_second");
+    assert!((290.0..310.0).contains(&rate), "{rate}");
+    assert_eq!(number(&run, "/errors_total"), 0.0, "{run}");
+    assert!(number(&run, "/connect/p99") > 0.0);
+    let secure = ["churn", &echo.urls[0], "-c", "50", "--rate", "60", "--insecure"];
+    let run = measure(&[&secure[..], &times].concat());
+    assert!(number(&run, "/extra/resumed_share_percent") > 50.0, "{run}");
+    let run = measure(&[&secure[..], &times, &["--no-resumption"]].concat());
+    assert_eq!(number(&run, "/extra/resumed_share_percent"), 0.0);
+}
+
+#[test]
+fn an_audit_tells_what_a_command_broke() {
+    let echo = Echo::start(&["ws://127.0.0.1:0"]);
+    let around =
+        ["--before", "300ms", "--after", "300ms", "--drain", "300ms", "--expect", "errors==0"];
+    let audit = |command: &str| {
+        let fixed = ["audit", echo.url(), "-c", "30", "--rate", "300", "--during", command];
+        load(&[&fixed[..], &around, &CALM].concat())
+    };
+    let output = audit("sleep 0.3");
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("0.000 connections closed"));
+    let output = audit(&format!("kill -9 {}", echo.pid()));
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("30.000 connections closed"), "{text}");
+    assert!(text.contains("FAILED: expected errors==0"), "{text}");
+}
+
+#[test]
+fn everything_over_tls_too() {
+    let echo = Echo::start(&["wss://127.0.0.1:0", "tls://127.0.0.1:0"]);
+    for url in &echo.urls {
+        let run = measure(
+            &[
+                &[
+                    "run",
+                    url,
+                    "-c",
+                    "20",
+                    "--rate",
+                    "400",
+                    "--duration",
+                    "500ms",
+                    "--warmup",
+                    "100ms",
+                ][..],
+                &["--insecure", "--size", "64:3,40KiB:1"],
+                &CALM,
+            ]
+            .concat(),
+        );
+        assert_eq!(number(&run, "/errors_total"), 0.0, "{url}: {run}");
+        assert_eq!(number(&run, "/counts/sent"), number(&run, "/counts/received"));
+    }
+}

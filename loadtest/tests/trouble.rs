@@ -1,0 +1,185 @@
+//! Bad input and bad luck: each is said clearly, with the cure where there is one; nothing panics.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use common::{Echo, LOAD, free_port, load, said};
+
+#[test]
+fn an_impossible_rate_is_shown_and_void() {
+    let echo = Echo::start(&["tcp://127.0.0.1:0"]);
+    let output = load(&[
+        "run",
+        echo.url(),
+        "-c",
+        "10",
+        "--rate",
+        "20000000",
+        "--duration",
+        "500ms",
+        "--warmup",
+        "100ms",
+        "--drain",
+        "200ms",
+    ]);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("achieved of 20000000 intended") && text.contains("VOID"), "{text}");
+}
+
+#[test]
+fn an_unreachable_target_is_named() {
+    let url = format!("tcp://127.0.0.1:{}", free_port());
+    let output = load(&["run", &url, "-c", "3", "--closed", "--duration", "1s"]);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("not one connection") && text.contains("3 × connect: refused"), "{text}");
+}
+
+#[test]
+fn a_refused_upgrade_shows_status_and_body() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/chat", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            let _ = client.read(&mut [0; 4096]);
+            let body = "no seats left";
+            let head = format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {}\r\n\r\n", body.len());
+            let _ = client.write_all((head + body).as_bytes());
+        }
+    });
+    let output = load(&["run", &url, "-c", "2", "--closed", "--duration", "1s"]);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    for part in ["upgrade: HTTP 403", "HTTP/1.1 403 Forbidden", "no seats left"] {
+        assert!(text.contains(part), "{part} is missing in: {text}");
+    }
+}
+
+#[test]
+fn a_wrong_name_in_a_certificate_is_said() {
+    let made = rcgen::generate_simple_self_signed(vec!["right.test".to_owned()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
+    let echo = Echo::start(&["wss://127.0.0.1:0", "--cert", cert, "--key", key]);
+    let run = |name: &str| {
+        let fixed = ["run", echo.url(), "-c", "1", "--closed", "--duration", "200ms"];
+        load(&[&fixed[..], &["--warmup", "0s", "--ca", cert, "--server-name", name]].concat())
+    };
+    let text = said(&run("wrong.test"));
+    assert!(text.contains("tls: ") && text.contains("wrong.test"), "{text}");
+    let output = run("right.test");
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+}
+
+#[test]
+fn exhausted_files_name_the_limit_and_the_cure() {
+    let echo = Echo::start(&["tcp://127.0.0.1:0"]);
+    let line =
+        format!("ulimit -n 60; exec {LOAD} run {} -c 200 --closed --duration 300ms", echo.url());
+    let output = Command::new("/bin/sh").args(["-c", &line]).output().unwrap();
+    let text = said(&output);
+    assert!(text.contains("file descriptors exhausted (RLIMIT_NOFILE"), "{text}");
+    assert!(text.contains("--threads"), "{text}");
+}
+
+#[test]
+fn an_interrupted_run_reports_what_it_has() {
+    let echo = Echo::start(&["ws://127.0.0.1:0"]);
+    let child = Command::new(LOAD)
+        .args([
+            "run",
+            echo.url(),
+            "-c",
+            "20",
+            "--rate",
+            "200",
+            "--duration",
+            "10m",
+            "--warmup",
+            "0s",
+        ])
+        .args(["--lag-bound", "1s"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    thread::sleep(Duration::from_millis(1500));
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("INTERRUPTED") && text.contains("p99.99"), "{text}");
+    assert!(text.contains(" 0 lost"), "{text}");
+}
+
+#[test]
+fn a_server_that_dies_in_the_middle_is_recorded() {
+    let echo = Echo::start(&["ws://127.0.0.1:0", "--die-after", "2000"]);
+    let run = common::measure(&[
+        "run",
+        echo.url(),
+        "-c",
+        "5",
+        "--rate",
+        "500",
+        "--duration",
+        "1s",
+        "--warmup",
+        "0s",
+        "--drain",
+        "200ms",
+        "--lag-bound",
+        "1s",
+    ]);
+    assert_eq!(common::number(&run, "/counts/closed_by_peer"), 5.0);
+    let close = &run["closes"][0];
+    assert!(close["how"].as_str().unwrap().starts_with("by the peer"), "{close}");
+    assert!(close["age_ms"].as_f64().unwrap() > 1.0);
+    assert!(common::number(&run, "/lost") >= 5.0);
+}
+
+#[test]
+fn expectations_decide_the_exit_code() {
+    let echo = Echo::start(&["tcp://127.0.0.1:0"]);
+    let run = |expect: &str| {
+        let fixed = ["run", echo.url(), "-c", "5", "--rate", "100", "--duration", "500ms"];
+        let rest = ["--warmup", "0s", "--lag-bound", "1s", "--expect", "errors==0", "--expect"];
+        load(&[&fixed[..], &rest[..], &[expect]].concat())
+    };
+    assert_eq!(run("p99<5s").status.code(), Some(0));
+    let output = run("p50<1ns");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("FAILED: expected p50<1ns, found "));
+    let output = run("speed>3");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output).contains("speed is not measured"));
+}
+
+#[test]
+fn wrong_flags_are_one_sentence() {
+    for (arguments, part) in [
+        (&["run", "tcp://127.0.0.1:1", "--closed", "--size", "5"][..], "at least 24 bytes"),
+        (&["run", "tcp://127.0.0.1:1"], "--rate N"),
+        (&["run", "tcp://127.0.0.1:1", "--rate=-4"], "above 0"),
+        (&["run", "ftp://127.0.0.1:1", "--closed"], "unknown scheme ftp"),
+        (&["run", "tcp://127.0.0.1:1", "--closed", "--cores", "99999"], "no core 99999"),
+        (&["run", "tcp://127.0.0.1:1", "--closed", "--pid", "4194304"], "no such process"),
+        (&["run", "wss://127.0.0.1:1", "--closed", "--ca", "/nowhere.pem"], "/nowhere.pem"),
+        (&["echo", "tcp://127.0.0.1:70000"], "tcp://127.0.0.1:70000"),
+        (&["echo", "tcp://127.0.0.1:0", "--delay", "soon"], "want 10ms, uniform"),
+    ] {
+        let output = load(arguments);
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+        assert!(text.contains(part) && !text.contains("panicked"), "{arguments:?}: {text}");
+    }
+}
