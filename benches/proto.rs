@@ -89,7 +89,8 @@ fn tunnel(c: &mut Criterion) {
 /// What a browser sends to open a socket.
 const HEAD: &str = "GET /chat?room=1 HTTP/1.1\r\nHost: chat.example.org\r\nConnection: Upgrade\r\n\
     Pragma: no-cache\r\nCache-Control: no-cache\r\n\
-    User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0.0.0 Safari/537.36\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) \
+    Chrome/140.0.0.0 Safari/537.36\r\n\
     Upgrade: websocket\r\nOrigin: https://chat.example.org\r\nSec-WebSocket-Version: 13\r\n\
     Accept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: en-GB,en;q=0.9\r\n\
     Cookie: session=0123456789abcdef; standpipe=AAAAAAAAAAAAAAAAAAAAAA\r\n\
