@@ -128,9 +128,11 @@ fn every_file_says_what_it_is_and_is_short() {
         if lines > LINES_MAX {
             faults.add(file, lines, &format!("{lines} lines, more than {LINES_MAX}"));
         }
-        for (index, line) in file.text.lines().enumerate() {
-            if line.chars().count() > COLUMNS_MAX {
-                faults.add(file, index + 1, &format!("wider than {COLUMNS_MAX} columns"));
+        for ((number, code), line) in file.code().zip(file.text.lines()) {
+            // The text of a string is as long as it is.
+            let has_string = !line.trim_start().starts_with("//") && code != line;
+            if line.chars().count() > COLUMNS_MAX && !has_string {
+                faults.add(file, number, &format!("wider than {COLUMNS_MAX} columns"));
             }
         }
     });

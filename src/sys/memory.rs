@@ -133,7 +133,7 @@ impl Memory {
         let half = self.half ^ 1;
         if self.used[half] == 0 && self.peak[half] > KEEP_BYTES {
             let start = BUFFERS_BYTES + half * HALF_BYTES + KEEP_BYTES;
-            // SAFETY: whole pages of our own mapping that hold no live span (this half is forgotten).
+            // SAFETY: whole pages of our own mapping without a live span (this half is forgotten).
             unsafe {
                 libc::madvise(
                     self.base.add(start).cast(),

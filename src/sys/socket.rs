@@ -176,7 +176,7 @@ pub fn receive(fd: RawFd, memory: &mut Memory, front: usize, most: usize) -> io:
 /// What `recv(2)` answers; `WouldBlock` when nothing is there.
 pub fn read_into(fd: RawFd, bytes: &mut [u8]) -> io::Result<usize> {
     loop {
-        // SAFETY: the kernel writes at most `bytes.len()` bytes into a buffer borrowed for the call.
+        // SAFETY: the kernel writes at most `bytes.len()` bytes into a buffer lent for the call.
         let n =
             unsafe { libc::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
         if n >= 0 {
