@@ -1,8 +1,9 @@
 //! Programs nobody here wrote, and where to find them. `.ci/run` installs them; where one is
 //! absent a test says so and passes, unless `STANDPIPE_PEERS=required`.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 /// The interpreter of `target/peers/venv`, if `module` can be imported there.
 pub fn python(module: &str) -> Option<PathBuf> {
@@ -67,4 +68,33 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Starts a server of `tests/peers` and waits until it says that it is ready.
+pub fn start(program: &Path, name: &str, arguments: &[&str]) -> Running {
+    let mut child = command(program, name, arguments)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("{name}: {e}"));
+    let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+    let first = lines.next().and_then(Result::ok);
+    assert_eq!(first.as_deref(), Some("ready"), "{name}");
+    // Whatever else it says must not block it.
+    std::thread::spawn(move || lines.for_each(drop));
+    Running(child)
+}
+
+/// Runs a client of `tests/peers` to its end; what it printed.
+pub fn run(program: &Path, name: &str, arguments: &[&str]) -> String {
+    let out = command(program, name, arguments).output().unwrap_or_else(|e| panic!("{name}: {e}"));
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let trouble = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{name}: {}\n{text}{trouble}", out.status);
+    text
+}
+
+fn command(program: &Path, name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.arg(script(name)).args(arguments).env("NODE_PATH", node_folder().join("node_modules"));
+    command
 }

@@ -1,0 +1,53 @@
+// socket.io clients that begin by polling and upgrade, are cut, and come back. Polling works over
+// several servers only if every request of a session finds the same one. Arguments: URL, clients.
+const assert = require('assert');
+const { io } = require('socket.io-client');
+
+const [url, count] = [process.argv[2], Number(process.argv[3] || 9)];
+const RECONNECTS = 3;
+
+function one(number) {
+  return new Promise((resolve, reject) => {
+    const names = [];
+    let upgraded = 0;
+    const socket = io(url, {
+      transports: ['polling', 'websocket'], withCredentials: true, reconnectionDelay: 50,
+      reconnectionDelayMax: 100, forceNew: true,
+    });
+    const late = setTimeout(() => reject(new Error(`client ${number} is late: ${names}`)), 30000);
+    socket.on('name', (name) => names.push(name));
+    socket.on('connect_error', (error) => reject(error));
+    socket.on('connect', () => {
+      socket.io.engine.once('upgrade', async () => {
+        upgraded += 1;
+        for (let n = 0; n < 10; n += 1) {
+          const value = 'x'.repeat(n * 100);
+          assert.strictEqual(await socket.emitWithAck('echo', value), value);
+        }
+        if (upgraded <= RECONNECTS) {
+          socket.io.engine.close();
+          return;
+        }
+        clearTimeout(late);
+        socket.close();
+        try {
+          assert.strictEqual(names.length, RECONNECTS + 1);
+          assert.strictEqual(new Set(names).size, 1, `stays with one server: ${names}`);
+          resolve(names[0]);
+        } catch (error) {
+          reject(error);
+        }
+      });
+    });
+  });
+}
+
+Promise.all(Array.from({ length: count }, (_, number) => one(number)))
+  .then((names) => {
+    console.log('ok', [...new Set(names)].sort().join(' '));
+    process.exit(0);
+  })
+  .catch((error) => {
+    console.error(error);
+    process.exit(1);
+  });
