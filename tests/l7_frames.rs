@@ -86,10 +86,10 @@ fn s15_frames_that_break_the_rules_are_1002() {
     for (name, bytes) in cases {
         assert_eq!(close_code(&web, &bytes), Some(1002), "{name}");
     }
-    let faults = web
-        .standpipe
-        .metric("standpipe_connections_ended_total", &[("side", "client"), ("cause", "frame_bad")]);
-    assert_eq!(faults, 13.0);
+    common::wait_until("all of them have ended", || {
+        let name = "standpipe_connections_ended_total";
+        web.standpipe.metric(name, &[("side", "client"), ("cause", "frame_bad")]) == 13.0
+    });
     let closes = web
         .standpipe
         .metric("standpipe_route_closes_total", &[("closer", "proxy"), ("code", "1002")]);
