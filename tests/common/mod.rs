@@ -6,6 +6,7 @@
 pub mod http;
 pub mod l4;
 pub mod peers;
+pub mod tls;
 pub mod web;
 pub mod ws;
 

@@ -133,7 +133,6 @@ impl<P: Party> Shake<P> {
     /// One state of rustls'. `None`: it has more to do by itself.
     fn step(&mut self, out: &mut Vec<u8>) -> Result<Option<Progress>, Failure> {
         let Self { party, input, shown, heard, .. } = self;
-        let handshaking = party.state().is_handshaking();
         let status = heard.during(|| party.process(&mut input[..*shown]));
         let discard = status.discard;
         let progress = match status.state {
@@ -146,8 +145,6 @@ impl<P: Party> Shake<P> {
                 None
             }
             Ok(ConnectionState::BlockedHandshake) => Some(Progress::Need),
-            // A server may speak before the client has finished; we do not.
-            Ok(ConnectionState::WriteTraffic(_)) if handshaking => Some(Progress::Need),
             Ok(ConnectionState::WriteTraffic(_)) => Some(Progress::Done),
             Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
                 return Err(Failure::Closed);
@@ -162,7 +159,9 @@ impl<P: Party> Shake<P> {
         };
         self.input.drain(..discard);
         self.shown -= discard;
-        Ok(progress)
+        // A server may speak before the client has finished; we do not.
+        let early = progress == Some(Progress::Done) && self.party.state().is_handshaking();
+        Ok(if early { Some(Progress::Need) } else { progress })
     }
 
     /// After an error: the alert that rustls wants to send. It must be shown the same bytes again

@@ -21,46 +21,34 @@ use crate::config::certificates::authority::{Authority, Kind, section, shown};
 use crate::config::plan::{ClientCa, ServerTls, Tls, UnknownName};
 use crate::proto::record::{Finish, HEADER};
 
-/// A handshake between ours and a rustls connection; `cut` bytes at a time are shown to ours.
+/// A handshake between ours and a rustls connection; `cut` bytes at a time are shown to ours, and
+/// once each: whoever waits for a socket asks no oftener.
 fn shake_hands<P: Party>(
     mut shake: Shake<P>,
     peer: &mut Connection,
     cut: usize,
 ) -> Result<Secured, (Cause, Vec<u8>)> {
     let (mut spoken, mut out) = (false, Vec::new());
+    let mut progress = shake.advance(&mut out);
     loop {
-        let progress = shake.advance(&mut out);
         if let Err(failure) = &progress {
             let cause = cause_of(failure, &shake.heard, spoken);
             return Err((cause, alert(cause, failure, out)));
         }
+        let done = progress.as_ref().is_ok_and(|progress| *progress == Progress::Done);
         spoken |= !out.is_empty();
-        hear_peer(peer, &out);
-        out.clear();
-        if progress.is_ok_and(|progress| progress == Progress::Done) {
-            let waiting = say_peer(peer);
-            shake.take(&waiting).unwrap();
+        hear_peer(peer, &std::mem::take(&mut out));
+        let said = say_peer(peer);
+        if done {
+            shake.take(&said).unwrap();
             return Ok(shake.finish().unwrap());
         }
-        let said = say_peer(peer);
         assert!(!said.is_empty(), "both sides wait");
         for piece in said.chunks(cut) {
             shake.take(piece).unwrap();
-            if shake.ready().unwrap_or(true) {
-                break_apart(&mut shake, &mut out)?;
+            if matches!(progress, Ok(Progress::Need)) {
+                progress = shake.advance(&mut out);
             }
-        }
-    }
-}
-
-/// Goes on between two pieces of what the peer said.
-fn break_apart<P: Party>(shake: &mut Shake<P>, out: &mut Vec<u8>) -> Result<(), (Cause, Vec<u8>)> {
-    let spoken = !out.is_empty();
-    match shake.advance(out) {
-        Ok(_) => Ok(()),
-        Err(failure) => {
-            let cause = cause_of(&failure, &shake.heard, spoken);
-            Err((cause, alert(cause, &failure, std::mem::take(out))))
         }
     }
 }

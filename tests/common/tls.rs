@@ -1,0 +1,162 @@
+//! An authority for tests, the certificates it signs, and rustls clients and servers that trust it.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+    SupportedProtocolVersion,
+};
+
+use super::PATIENCE;
+
+/// See the module's words.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A certificate and its key, as PEM.
+pub struct Pair {
+    pub cert: String,
+    pub key: String,
+}
+
+pub type Client = StreamOwned<ClientConnection, TcpStream>;
+
+impl Authority {
+    pub fn new() -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "Authority");
+        let key = KeyPair::generate().expect("a key");
+        Authority(CertifiedIssuer::self_signed(params, key).expect("a certificate"))
+    }
+
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate for `names` whose subject's common name is `subject`.
+    pub fn issue(&self, subject: &str, names: &[&str]) -> Pair {
+        let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
+        let mut params = CertificateParams::new(names).expect("good names");
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, subject);
+        let key = KeyPair::generate().expect("a key");
+        let cert = params.signed_by(&key, &self.0).expect("a certificate");
+        Pair { cert: cert.pem(), key: key.serialize_pem() }
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).expect("a good root");
+        roots
+    }
+
+    /// A client's configuration for these versions; all if none is named.
+    pub fn client(&self, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
+        let versions = if versions.is_empty() { rustls::ALL_VERSIONS } else { versions };
+        ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions)
+            .expect("suites for the versions")
+            .with_root_certificates(self.roots())
+            .with_no_client_auth()
+    }
+
+    /// The same, showing a certificate.
+    pub fn client_with(&self, pair: &Pair) -> ClientConfig {
+        let (chain, key) = parse(pair);
+        ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(rustls::ALL_VERSIONS)
+            .expect("suites for the versions")
+            .with_root_certificates(self.roots())
+            .with_client_auth_cert(chain, key)
+            .expect("a good pair")
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn parse(pair: &Pair) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let cert = CertificateDer::from_pem_slice(pair.cert.as_bytes()).expect("a certificate");
+    (vec![cert], PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("a key"))
+}
+
+/// Connects and shakes hands for `name`.
+pub fn connect(to: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> std::io::Result<Client> {
+    let stream = TcpStream::connect(to)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
+    let connection = ClientConnection::new(config.clone(), name).expect("a good configuration");
+    let mut client = StreamOwned::new(connection, stream);
+    while client.conn.is_handshaking() {
+        client.conn.complete_io(&mut client.sock)?;
+    }
+    Ok(client)
+}
+
+/// Says `words` and reads as many back.
+pub fn echoed(client: &mut Client, words: &[u8]) -> Vec<u8> {
+    client.write_all(words).expect("words go out");
+    let mut back = vec![0; words.len()];
+    client.read_exact(&mut back).expect("the echo");
+    back
+}
+
+/// How the peer ended: `Ok` for close_notify, else the error.
+pub fn ended(client: &mut Client) -> std::io::Result<()> {
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).map(|_| ())
+}
+
+/// A TLS echo server in threads of its own.
+pub fn echo_server(pair: &Pair, client_ca: Option<&Authority>) -> SocketAddr {
+    let (chain, key) = parse(pair);
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(rustls::ALL_VERSIONS)
+        .expect("suites for the versions");
+    let builder = match client_ca {
+        None => builder.with_no_client_auth(),
+        Some(authority) => {
+            let roots = Arc::new(authority.roots());
+            let verifier =
+                rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider())
+                    .build()
+                    .expect("a verifier");
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut config = builder.with_single_cert(chain, key).expect("a good pair");
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().expect("randomness");
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let connection = ServerConnection::new(config.clone()).expect("a configuration");
+            std::thread::spawn(move || echo(StreamOwned::new(connection, stream)));
+        }
+    });
+    address
+}
+
+fn echo(mut stream: StreamOwned<ServerConnection, TcpStream>) {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) if stream.write_all(&buffer[..n]).is_ok() => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            _ => return,
+        }
+    }
+    stream.conn.send_close_notify();
+    let _ = stream.conn.complete_io(&mut stream.sock);
+}
