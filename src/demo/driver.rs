@@ -72,14 +72,30 @@ const FIRST_LIFE_MS: std::ops::Range<u64> = 300..9_000;
 /// Clients arrive over so many milliseconds.
 const ARRIVAL_MS: u64 = 800;
 
+/// Connections that only stand there, half of them raw and half of them WebSockets.
+pub const CROWD: usize = 1_000;
+
+/// How many of them arrive at a time.
+const CROWD_DOORS: usize = 20;
+
+/// How far a demonstration has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Act {
+    /// Clients talk.
+    Talk,
+    /// A silent crowd comes as well.
+    Crowd,
+    /// Everybody leaves.
+    Leave,
+}
+
 /// Everything a client needs to know.
 #[derive(Clone)]
 pub struct Town {
     pub ports: Ports,
     pub tally: Tally,
     pub tls: TlsConnector,
-    /// Turns true when it is time to leave.
-    pub ending: watch::Receiver<bool>,
+    pub act: watch::Receiver<Act>,
 }
 
 /// What trusts the demonstration's own certificate, and nothing else.
@@ -105,6 +121,9 @@ pub async fn drive(town: Town) {
         for _ in 0..it.clients {
             clients.push(tokio::spawn(client(town.clone(), lane)));
         }
+    }
+    for door in 0..CROWD_DOORS {
+        clients.push(tokio::spawn(crowd(town.clone(), door)));
     }
     for client in clients {
         // One that panicked has said so.
@@ -143,10 +162,8 @@ async fn visit(
     memory: &mut Memory,
     until: Instant,
 ) -> io::Result<()> {
-    let it = &LANES[lane];
-    let stream = patiently(TcpStream::connect(it.address(&town.ports))).await?;
-    stream.set_nodelay(true)?;
-    match it.scheme {
+    let stream = connect(town, lane).await?;
+    match LANES[lane].scheme {
         "tcp" => raw(town, lane, stream).await,
         "ws" => websocket(town, lane, stream, memory, until).await,
         _ => {
@@ -159,15 +176,7 @@ async fn visit(
 
 /// Bytes in, bytes out, for as long as the demonstration goes on.
 async fn raw(town: &mut Town, lane: usize, mut stream: TcpStream) -> io::Result<()> {
-    let server = patiently(async {
-        stream.write_all(WHO).await?;
-        let mut name = Vec::new();
-        while name.last() != Some(&b'\n') {
-            name.push(stream.read_u8().await?);
-        }
-        known(&name)
-    })
-    .await?;
+    let server = patiently(ask(&mut stream)).await?;
     town.tally.arrived(lane, server, None);
     let mut heard = [0; MESSAGE_BYTES];
     while !town.is_ending() {
@@ -249,14 +258,74 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(Socket::new(stream, End::Client))
 }
 
+/// Part of the crowd: connections that have said one thing and then stay silent to the end.
+async fn crowd(mut town: Town, door: usize) {
+    town.until(Act::Crowd).await;
+    let (mut raw, mut sockets) = (Vec::new(), Vec::new());
+    for _ in 0..CROWD / CROWD_DOORS {
+        if town.is_ending() {
+            break;
+        }
+        // The first lane is raw and the third is a WebSocket to another pool.
+        let outcome = match door % 2 {
+            0 => raw_arrival(&town, 0).await.map(|stream| raw.push(stream)),
+            _ => socket_arrival(&town, 2).await.map(|socket| sockets.push(socket)),
+        };
+        match outcome {
+            Ok(()) => town.tally.joined(),
+            Err(error) => town.tally.fault(format!("crowd: {error}")),
+        }
+    }
+    town.until(Act::Leave).await;
+    for mut socket in sockets {
+        // A server that does not answer a farewell is no fault of the crowd's.
+        let _ = patiently(socket.close()).await;
+    }
+}
+
+async fn raw_arrival(town: &Town, lane: usize) -> io::Result<TcpStream> {
+    let mut stream = connect(town, lane).await?;
+    patiently(ask(&mut stream)).await?;
+    Ok(stream)
+}
+
+async fn socket_arrival(town: &Town, lane: usize) -> io::Result<Socket<TcpStream>> {
+    let stream = connect(town, lane).await?;
+    let mut memory = Memory::default();
+    let mut socket = patiently(open(stream, lane, town, &mut memory)).await?;
+    patiently(socket.next()).await?;
+    Ok(socket)
+}
+
+async fn connect(town: &Town, lane: usize) -> io::Result<TcpStream> {
+    let stream = patiently(TcpStream::connect(LANES[lane].address(&town.ports))).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// The name of the server at the other end.
+async fn ask(stream: &mut TcpStream) -> io::Result<usize> {
+    stream.write_all(WHO).await?;
+    let mut name = Vec::new();
+    while name.last() != Some(&b'\n') {
+        name.push(stream.read_u8().await?);
+    }
+    known(&name)
+}
+
 impl Town {
     fn is_ending(&self) -> bool {
-        *self.ending.borrow()
+        *self.act.borrow() == Act::Leave
     }
 
     /// Waits, but no longer than until it is time to leave.
     async fn rest(&mut self, time: Duration) {
-        let _ = timeout(time, self.ending.wait_for(|ending| *ending)).await;
+        let _ = timeout(time, self.until(Act::Leave)).await;
+    }
+
+    async fn until(&mut self, act: Act) {
+        // Who would say so has gone: it is time to leave.
+        let _ = self.act.wait_for(|now| *now >= act).await;
     }
 
     fn echoed(&self, lane: usize, server: usize, begun: Instant, same: bool) -> io::Result<()> {

@@ -24,13 +24,18 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval_at, sleep};
 
-use driver::Town;
+use crate::sys::process;
+
+use driver::{Act, CROWD, Town};
 use figures::Page;
 use proxy::Proxy;
 use scene::{Ports, Scene};
 use screen::Screen;
 use tally::{Seen, Tally};
-use view::{Before, View, compare};
+use view::{Before, Moment, View, Weight, compare};
+
+/// When the crowd comes: by then the cores' buffers have been in use, and what is added is its own.
+const CROWD_AFTER: Duration = Duration::from_secs(5);
 
 /// How long clients may take to leave before the proxy is ended.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
@@ -40,6 +45,8 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 /// # Errors
 /// What kept it from starting, or ended it too soon.
 pub fn run(seconds: Option<u64>) -> Result<(), String> {
+    // Clients and servers are in this process: two descriptors for each connection.
+    process::raise_file_limit().map_err(|error| format!("the limit of open files: {error}"))?;
     runtime()?.block_on(async {
         // First, so that who stops it from now on does not leave the folder behind.
         let stops = Stops::listen().map_err(|error| format!("no signal handlers: {error}"))?;
@@ -67,12 +74,13 @@ struct Demo {
     hints: String,
     screen: Screen,
     tally: Tally,
-    /// Set to true, it tells the clients to leave.
-    ending: watch::Sender<bool>,
+    act: watch::Sender<Act>,
     clients: thread::JoinHandle<()>,
     stops: Stops,
     begun: Instant,
-    memory_before: u64,
+    empty: Weight,
+    /// Before the crowd came.
+    uncrowded: Option<Weight>,
 }
 
 impl Demo {
@@ -97,26 +105,33 @@ impl Demo {
         }
         let page = Page::fetch(ports.admin).await.map_err(no_metrics)?;
         let tally = Tally::new()?;
-        let (ending, ending_out) = watch::channel(false);
-        let town = Town { ports, tally: tally.clone(), tls, ending: ending_out };
+        let (act, act_out) = watch::channel(Act::Talk);
+        let town = Town { ports, tally: tally.clone(), tls, act: act_out };
         let clients = on_a_thread("demo-clients", driver::drive(town))?;
         let mut hints = table::hints(&ports, scene);
         for note in notes {
             hints.push_str(&note);
             hints.push('\n');
         }
-        let memory_before = page.resident();
-        let (screen, begun) = (Screen::new(), Instant::now());
-        Ok(Self { ports, hints, screen, tally, ending, clients, stops, begun, memory_before })
+        Ok(Self {
+            ports,
+            hints,
+            screen: Screen::new(),
+            tally,
+            act,
+            clients,
+            stops,
+            begun: Instant::now(),
+            empty: Weight::of(&page),
+            uncrowded: None,
+        })
     }
 
     /// Shows a moment every second, until it is enough.
     async fn watch(&mut self, proxy: &mut Proxy, seconds: Option<u64>) -> Result<(), String> {
-        if !self.screen.is_terminal() {
-            let opening = format!("{}\n{}", table::title(Duration::ZERO), self.hints);
-            if self.screen.say(&opening).is_err() {
-                return Ok(());
-            }
+        let opening = format!("{}\n\n{}\n", table::title(), self.hints);
+        if self.screen.say(&opening).is_err() {
+            return Ok(());
         }
         let mut before = Before { seen: self.tally.look(), processor: 0.0 };
         let mut looked = self.begun;
@@ -131,21 +146,31 @@ impl Demo {
             proxy.check()?;
             let page = Page::fetch(self.ports.admin).await.map_err(no_metrics)?;
             let seen = self.tally.look();
-            let times = (self.begun.elapsed(), looked.elapsed());
+            let moment = self.moment(&seen, looked.elapsed());
             looked = Instant::now();
-            let view = compare(&page, &seen, &before, self.memory_before, times);
+            let view = compare(&page, &seen, &before, moment);
             before = Before { seen, processor: page.processor() };
+            if moment.age >= CROWD_AFTER && self.uncrowded.is_none() {
+                self.uncrowded = Some(Weight::of(&page));
+                self.act.send_replace(Act::Crowd);
+            }
             // Who closed the other end of a pipe has seen enough.
-            let is_enough = seconds.is_some_and(|seconds| times.0.as_secs() >= seconds);
+            let is_enough = seconds.is_some_and(|seconds| moment.age.as_secs() >= seconds);
             if self.show(&view).is_err() || is_enough {
                 return Ok(());
             }
         }
     }
 
+    fn moment(&self, seen: &Seen, time: Duration) -> Moment {
+        let all_there = seen.crowd == CROWD as u64;
+        let uncrowded = self.uncrowded.filter(|_| all_there);
+        Moment { age: self.begun.elapsed(), time, empty: self.empty, uncrowded }
+    }
+
     fn show(&mut self, view: &View) -> io::Result<()> {
         if self.screen.is_terminal() {
-            self.screen.show(&format!("{}\n{}", table::full(view, &self.ports), self.hints))
+            self.screen.show(&table::full(view, &self.ports))
         } else {
             self.screen.say(&table::lines(view, &self.ports))
         }
@@ -155,25 +180,21 @@ impl Demo {
     async fn end(mut self, proxy: Proxy, outcome: Result<(), String>) -> Result<(), String> {
         self.screen.leave();
         outcome?;
-        let age = self.begun.elapsed();
+        let moment = self.moment(&self.tally.look(), self.begun.elapsed());
         let page = Page::fetch(self.ports.admin).await.map_err(no_metrics)?;
         let seen = self.tally.look();
-        self.ending.send_replace(true);
+        self.act.send_replace(Act::Leave);
         let asked = Instant::now();
         while !self.clients.is_finished() && asked.elapsed() < LEAVE_WITHIN {
             sleep(Duration::from_millis(10)).await;
         }
         let ended = proxy.finish().await;
-        let view = self.over_all(&page, &seen, age);
+        // The whole time as one moment.
+        let nothing = Before { seen: seen.clone(), processor: 0.0 };
+        let view = compare(&page, &seen, &nothing, moment);
         // Nobody may be left to read it; it has ended all the same.
         let _ = self.screen.say(&table::summary(&view, &seen, &self.ports));
         ended
-    }
-
-    /// The whole time as one moment.
-    fn over_all(&self, page: &Page, seen: &Seen, age: Duration) -> View {
-        let nothing = Before { seen: seen.clone(), processor: 0.0 };
-        compare(page, seen, &nothing, self.memory_before, (age, age))
     }
 }
 

@@ -2,31 +2,34 @@
 //! commands to try next. It writes strings; where they go is the screen's affair.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use super::driver::{LANES, Lane, MESSAGE_BYTES, REST};
 use super::scene::{Ports, SERVERS, Scene};
 use super::tally::Seen;
 use super::view::{Row, View, quantiles};
 
-/// The line above everything.
-pub fn title(age: Duration) -> String {
+/// What is going on here.
+pub fn title() -> String {
     let clients: usize = LANES.iter().map(|lane| lane.clients).sum();
     let rest = REST.as_millis();
     format!(
-        "standpipe demo, {} s: {clients} clients say {MESSAGE_BYTES} bytes, await the echo, rest \
-         {rest} ms",
-        age.as_secs()
+        "standpipe demo: {clients} clients say {MESSAGE_BYTES} bytes, await the echo, rest \
+         {rest} ms, and go on"
     )
 }
 
-/// The whole table, at most 80 columns wide.
+/// The whole table, small enough for a terminal of 80 columns and 24 rows.
 pub fn full(view: &View, ports: &Ports) -> String {
-    let mut text = title(view.age);
+    let mut text = String::new();
     let _ = writeln!(
         text,
-        "\n\n{:<37}{:>6}{:>9}{:>10}{:>9}{:>9}",
-        "listener", "open", "msgs/s", "bytes/s", "p50 ms", "p99 ms"
+        "{:<37}{:>6}{:>9}{:>10}{:>9}{:>9}",
+        format!("listener (after {} s)", view.age.as_secs()),
+        "open",
+        "msgs/s",
+        "bytes/s",
+        "p50 ms",
+        "p99 ms"
     );
     for (lane, row) in LANES.iter().zip(&view.lanes) {
         push_row(&mut text, &place(lane, ports), row);
@@ -117,6 +120,13 @@ fn notes(view: &View) -> Vec<String> {
         ),
         format!("processor {:.0} % of one, for the proxy", view.processor * 100.0),
     ];
+    if let Some(idle) = memory.idle {
+        notes.push(format!(
+            "crowd     {} more connections, silent by now, have added {} each",
+            view.crowd,
+            bytes(idle as f64)
+        ));
+    }
     if let Some(last) = &view.last_fault {
         let last: String = last.chars().take(50).collect();
         notes.push(format!("faults    {}, last: {last}", view.faults));
@@ -196,10 +206,12 @@ fn millis(us: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::demo::figures::Page;
     use crate::demo::tally::Tally;
-    use crate::demo::view::{Before, compare};
+    use crate::demo::view::{Before, Moment, Weight, compare};
 
     fn view() -> (View, Seen, Ports) {
         let at = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
@@ -211,8 +223,10 @@ mod tests {
         }
         tally.fault("x".repeat(200));
         let seen = tally.look();
-        let times = (Duration::from_secs(100_000), Duration::from_secs(1));
-        let view = compare(&Page::default(), &seen, &before, 0, times);
+        let empty = Weight { resident: 0, live: 0 };
+        let (age, time) = (Duration::from_secs(100_000), Duration::from_secs(1));
+        let moment = Moment { age, time, empty, uncrowded: Some(empty) };
+        let view = compare(&Page::default(), &seen, &before, moment);
         (view, seen, ports)
     }
 

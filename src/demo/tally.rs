@@ -28,6 +28,8 @@ pub struct Seen {
     pub returned_same: u64,
     /// Clients that arrived in another pool than their path's.
     pub astray: u64,
+    /// Connections of the silent crowd.
+    pub crowd: u64,
     pub faults: u64,
     pub last_fault: Option<String>,
 }
@@ -84,6 +86,7 @@ impl Tally {
             returned: 0,
             returned_same: 0,
             astray: 0,
+            crowd: 0,
             faults: 0,
             last_fault: None,
         };
@@ -111,6 +114,11 @@ impl Tally {
             seen.returned += 1;
             seen.returned_same += u64::from(before == server);
         }
+    }
+
+    /// One more of the crowd is there.
+    pub fn joined(&self) {
+        self.seen().crowd += 1;
     }
 
     pub fn fault(&self, what: String) {

@@ -23,6 +23,7 @@ pub struct View {
     pub returned: u64,
     pub returned_same: u64,
     pub astray: u64,
+    pub crowd: u64,
     pub faults: u64,
     pub last_fault: Option<String>,
     pub memory: Memory,
@@ -70,6 +71,27 @@ pub struct Memory {
     pub before: u64,
     /// What has come since then for each connection, the cores' shared buffers included.
     pub per_connection: u64,
+    /// What each of a silent crowd has added, once it is there.
+    pub idle: Option<u64>,
+}
+
+/// The proxy's memory and pipes at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Weight {
+    pub resident: u64,
+    pub live: u64,
+}
+
+impl Weight {
+    pub fn of(page: &Page) -> Self {
+        Self { resident: page.resident(), live: page.live() }
+    }
+
+    /// What each pipe since `before` has added.
+    pub fn slope(self, before: Self) -> u64 {
+        let added = self.resident.saturating_sub(before.resident);
+        added.checked_div(self.live.saturating_sub(before.live)).unwrap_or(0)
+    }
 }
 
 /// What a moment is compared with.
@@ -79,14 +101,22 @@ pub struct Before {
     pub processor: f64,
 }
 
-/// What went on in `time`, the last part of `age`, since `before`.
-pub fn compare(
-    page: &Page,
-    seen: &Seen,
-    before: &Before,
-    memory_before: u64,
-    (age, time): (Duration, Duration),
-) -> View {
+/// When and with what weights a moment is looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// Since the load began.
+    pub age: Duration,
+    /// The last part of it, since the look before.
+    pub time: Duration,
+    /// Before the first client came.
+    pub empty: Weight,
+    /// Before the crowd came, once all of it is there.
+    pub uncrowded: Option<Weight>,
+}
+
+/// What went on since `before`.
+pub fn compare(page: &Page, seen: &Seen, before: &Before, moment: Moment) -> View {
+    let Moment { age, time, .. } = moment;
     let span = Span { seen, before, time };
     let lanes: Vec<Row> = LANES
         .iter()
@@ -115,7 +145,8 @@ pub fn compare(
         astray: seen.astray,
         faults: seen.faults,
         last_fault: seen.last_fault.clone(),
-        memory: memory(page, memory_before),
+        crowd: seen.crowd,
+        memory: memory(page, moment),
         processor: (page.processor() - before.processor).max(0.0) / time.as_secs_f64().max(0.001),
         lanes,
         all,
@@ -154,8 +185,12 @@ pub fn quantiles<'a>(times: impl Iterator<Item = &'a Histogram<u64>>) -> (u64, u
     (of(0.50), of(0.99))
 }
 
-fn memory(page: &Page, before: u64) -> Memory {
-    let resident = page.resident();
-    let per_connection = resident.saturating_sub(before).checked_div(page.live()).unwrap_or(0);
-    Memory { resident, before, per_connection }
+fn memory(page: &Page, moment: Moment) -> Memory {
+    let now = Weight::of(page);
+    Memory {
+        resident: now.resident,
+        before: moment.empty.resident,
+        per_connection: now.slope(moment.empty),
+        idle: moment.uncrowded.map(|before| now.slope(before)),
+    }
 }

@@ -111,6 +111,15 @@ pub fn terminate(process: u32) -> io::Result<()> {
     done(sent).map(|_| ())
 }
 
+/// Columns and rows of the terminal that standard output is, if it is one and says so.
+pub fn terminal_size() -> Option<(usize, usize)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: `size` is a valid winsize that lives through the call.
+    let asked = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &mut size) };
+    let is_known = asked == 0 && size.ws_col > 0 && size.ws_row > 0;
+    is_known.then(|| (usize::from(size.ws_col), usize::from(size.ws_row)))
+}
+
 /// Bytes of a memory page, for the counts `/proc` gives in pages.
 pub fn page_bytes() -> u64 {
     // SAFETY: sysconf takes a number and returns one.
