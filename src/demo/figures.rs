@@ -109,8 +109,14 @@ const STATES: [&str; 4] = ["up", "draining", "down", "ejected"];
 mod tests {
     use super::*;
 
+    impl Page {
+        pub fn of(text: &str) -> Self {
+            Self(text.to_owned())
+        }
+    }
+
     fn page() -> Page {
-        Page(
+        Page::of(
             "# HELP standpipe_listener_connections Connections now.\n\
              standpipe_listener_connections{listener=\"edge\"} 3\n\
              standpipe_listener_connections{listener=\"web\"} 4\n\
@@ -119,8 +125,7 @@ mod tests {
              standpipe_connections_live_total 9\n\
              standpipe_server_state{pool=\"p\",server=\"a\",state=\"up\"} 0\n\
              standpipe_server_state{pool=\"p\",server=\"a\",state=\"down\"} 1\n\
-             standpipe_process_resident_memory_bytes 4096\n"
-                .to_owned(),
+             standpipe_process_resident_memory_bytes 4096\n",
         )
     }
 

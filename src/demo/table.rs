@@ -113,7 +113,7 @@ fn notes(view: &View) -> Vec<String> {
              {astray} in a wrong pool"
         ),
         format!(
-            "memory    {} in the proxy, {} before the first client: {} a connection",
+            "memory    {} in the proxy, {} when empty: {} a connection, buffers too",
             bytes(memory.resident as f64),
             bytes(memory.before as f64),
             bytes(memory.per_connection as f64)
@@ -209,6 +209,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::demo::driver::CROWD;
     use crate::demo::figures::Page;
     use crate::demo::tally::Tally;
     use crate::demo::view::{Before, Moment, Weight, compare};
@@ -222,11 +223,16 @@ mod tests {
             tally.round(lane, lane, 256, Duration::from_micros(999_990));
         }
         tally.fault("x".repeat(200));
+        (0..CROWD).for_each(|_| tally.joined());
         let seen = tally.look();
-        let empty = Weight { resident: 0, live: 0 };
+        let page = Page::of(
+            "standpipe_process_resident_memory_bytes 999500000000\n\
+             standpipe_connections_live 1\n",
+        );
+        let empty = Weight { resident: 99_900_000, live: 0 };
         let (age, time) = (Duration::from_secs(100_000), Duration::from_secs(1));
         let moment = Moment { age, time, empty, uncrowded: Some(empty) };
-        let view = compare(&Page::default(), &seen, &before, moment);
+        let view = compare(&page, &seen, &before, moment);
         (view, seen, ports)
     }
 
