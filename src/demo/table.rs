@@ -113,7 +113,7 @@ fn notes(view: &View) -> Vec<String> {
              {astray} in a wrong pool"
         ),
         format!(
-            "memory    {} in the proxy, {} when empty: {} a connection, buffers too",
+            "memory    {}, {} when empty: {} a connection, shared buffers too",
             bytes(memory.resident as f64),
             bytes(memory.before as f64),
             bytes(memory.per_connection as f64)
