@@ -5,12 +5,12 @@ mod common;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use common::PATIENCE;
-use common::peers::{Running, tool};
+use common::peers::tool;
 
 /// Demonstrations choose free ports and give them to another process: one at a time.
 static STAGE: Mutex<()> = Mutex::new(());
@@ -77,8 +77,28 @@ fn a_script_sees_traffic_on_every_listener_and_a_good_end() {
     assert_eq!(number(cookies, " in a wrong pool"), 0.0, "{cookies}");
 }
 
+/// A demo that is told to end when the test is over: killed, it could not tidy up.
+struct Running(Child);
+
+impl Running {
+    fn signal(&self, name: &str) {
+        let pid = self.0.id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status();
+        assert!(sent.expect("kill runs").success(), "kill -{name} {pid}");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait() {
+            self.signal("TERM");
+            let _ = self.0.wait();
+        }
+    }
+}
+
 /// A running demo and what it said before its first second was over.
-fn begin(seconds: u32) -> (Running, BufReader<std::process::ChildStdout>, String) {
+fn begin(seconds: u32) -> (Running, BufReader<ChildStdout>, String) {
     let mut child: Child = demo(seconds).stdout(Stdio::piped()).spawn().expect("the demo starts");
     let mut out = BufReader::new(child.stdout.take().expect("its output"));
     let child = Running(child);
@@ -94,9 +114,7 @@ fn an_interrupt_ends_it_with_a_summary_and_leaves_nothing_behind() {
     let _stage = stage();
     let taken = TcpListener::bind("127.0.0.1:7000");
     let (mut child, mut out, mut said) = begin(60);
-    let pid = child.0.id().to_string();
-    let sent = Command::new("kill").args(["-INT", &pid]).status().expect("kill runs");
-    assert!(sent.success());
+    child.signal("INT");
     let begun = Instant::now();
     out.read_to_string(&mut said).expect("the rest");
     let status = child.0.wait().expect("its end");
@@ -117,7 +135,7 @@ fn an_interrupt_ends_it_with_a_summary_and_leaves_nothing_behind() {
 fn a_browser_talks_over_wss() {
     let Some(chromium) = tool("chromium") else { return };
     let _stage = stage();
-    let (_child, _out, said) = begin(60);
+    let (_demo, _out, said) = begin(60);
     let page = said
         .split_whitespace()
         .find(|word| word.starts_with("https://") && word.ends_with("/live"))
