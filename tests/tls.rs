@@ -4,64 +4,14 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::PATIENCE;
 use common::l4::{echo, ended as count_ended, wait_ended};
-use common::tls::{Authority, Pair, connect, echo_server, echoed, ended};
-use common::{PATIENCE, Standpipe, port};
+use common::tls::{Authority, Pair, Scene, connect, echo_server, echoed, ended};
 use rustls::{AlertDescription, ClientConfig, Error};
-
-/// A running standpipe with one TLS listener, and the authority that signed its certificate.
-struct Scene {
-    standpipe: Standpipe,
-    at: SocketAddr,
-    authority: Authority,
-}
-
-fn config(at: SocketAddr, mode: &str, tls: &str, server: SocketAddr, pool: &str) -> String {
-    let route = match mode {
-        "l4" => "pool = \"pool\"\n",
-        _ => "[[listeners.edge.routes]]\npath = \"/\"\npool = \"pool\"\n",
-    };
-    format!(
-        "[listeners.edge]\nbind = [\"{at}\"]\nmode = \"{mode}\"\n\
-         tls.certificates = [{{ cert = \"web.pem\", key = \"web.key\" }}]\n{tls}\n{route}\
-         [pools.pool]\nservers = [\"{server}\"]\n{pool}\n\
-         [timeouts]\nhandshake = \"2s\"\n"
-    )
-}
-
-fn scene(mode: &str, tls: &str, server: SocketAddr, pool: &str, more: &[(&str, &Pair)]) -> Scene {
-    let authority = Authority::new();
-    let web = authority.issue("web", &["web.example", "localhost"]);
-    let ca = authority.pem();
-    let mut files = vec![
-        ("web.pem".to_string(), web.cert),
-        ("web.key".to_string(), web.key),
-        ("own-ca.pem".to_string(), ca),
-    ];
-    for (stem, pair) in more {
-        files.push((format!("{stem}.pem"), pair.cert.clone()));
-        files.push((format!("{stem}.key"), pair.key.clone()));
-    }
-    let files: Vec<(&str, &[u8])> =
-        files.iter().map(|(name, text)| (&name[..], text.as_bytes())).collect();
-    let at = SocketAddr::from(([127, 0, 0, 1], port()));
-    let config = config(at, mode, tls, server, pool);
-    Scene { standpipe: Standpipe::start_with(&config, &files, &[]), at, authority }
-}
-
-fn l4() -> Scene {
-    scene("l4", "", echo(), "", &[])
-}
-
-impl Scene {
-    fn client(&self) -> Arc<ClientConfig> {
-        Arc::new(self.authority.client(&[]))
-    }
-}
 
 /// Bytes that tell their place.
 fn words(length: usize) -> Vec<u8> {
@@ -70,7 +20,7 @@ fn words(length: usize) -> Vec<u8> {
 
 #[test]
 fn both_versions_carry_everything_and_part_cleanly() {
-    let scene = l4();
+    let scene = Scene::l4();
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let config = Arc::new(scene.authority.client(&[version]));
         let mut client = connect(scene.at, &config, "web.example").expect("a handshake");
@@ -86,7 +36,7 @@ fn both_versions_carry_everything_and_part_cleanly() {
 
 #[test]
 fn bulk_passes_both_ways_at_once_whatever_its_records() {
-    let scene = l4();
+    let scene = Scene::l4();
     for fragment in [None, Some(1000)] {
         let mut config = scene.authority.client(&[]);
         config.max_fragment_size = fragment;
@@ -112,7 +62,7 @@ fn bulk_passes_both_ways_at_once_whatever_its_records() {
 
 #[test]
 fn a_client_that_changes_its_keys_is_followed() {
-    let scene = l4();
+    let scene = Scene::l4();
     let config = Arc::new(scene.authority.client(&[&rustls::version::TLS13]));
     let mut client = connect(scene.at, &config, "web.example").expect("a handshake");
     for round in 0..5 {
@@ -126,7 +76,7 @@ fn a_client_that_changes_its_keys_is_followed() {
 
 #[test]
 fn sessions_are_resumed_and_counted_also_after_a_reload() {
-    let scene = l4();
+    let scene = Scene::l4();
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let config = Arc::new(scene.authority.client(&[version]));
         for _ in 0..3 {
@@ -143,7 +93,7 @@ fn sessions_are_resumed_and_counted_also_after_a_reload() {
 
 #[test]
 fn what_is_not_tls_gets_a_clear_answer() {
-    let scene = l4();
+    let scene = Scene::l4();
     let ask = |words: &[u8]| {
         let mut stream = TcpStream::connect(scene.at).expect("a connection");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -163,7 +113,7 @@ fn what_is_not_tls_gets_a_clear_answer() {
 
 #[test]
 fn a_damaged_record_is_told_and_reaches_nobody_as_an_end() {
-    let scene = l4();
+    let scene = Scene::l4();
     let mut client = connect(scene.at, &scene.client(), "web.example").expect("a handshake");
     assert_eq!(echoed(&mut client, b"whole"), b"whole");
     client.sock.write_all(&[23, 3, 3, 0, 32]).expect("a header");
@@ -176,7 +126,7 @@ fn a_damaged_record_is_told_and_reaches_nobody_as_an_end() {
 
 #[test]
 fn a_stream_cut_without_close_notify_is_no_clean_end() {
-    let scene = l4();
+    let scene = Scene::l4();
     let mut client = connect(scene.at, &scene.client(), "web.example").expect("a handshake");
     assert_eq!(echoed(&mut client, b"whole"), b"whole");
     client.sock.shutdown(std::net::Shutdown::Write).expect("FIN alone");
@@ -186,7 +136,7 @@ fn a_stream_cut_without_close_notify_is_no_clean_end() {
 
 #[test]
 fn a_record_in_crumbs_is_joined_and_held_bytes_are_given_back() {
-    let scene = l4();
+    let scene = Scene::l4();
     let mut client = connect(scene.at, &scene.client(), "web.example").expect("a handshake");
     client.conn.writer().write_all(&words(3000)).expect("buffered");
     let mut record = Vec::new();
@@ -211,7 +161,7 @@ fn a_record_in_crumbs_is_joined_and_held_bytes_are_given_back() {
 
 #[test]
 fn an_unknown_name_is_refused_if_the_file_says_so() {
-    let scene = scene("l4", "tls.unknown_name = \"refuse\"", echo(), "", &[]);
+    let scene = Scene::new("l4", "tls.unknown_name = \"refuse\"", echo(), "", &[]);
     let refused = connect(scene.at, &scene.client(), "other.example").expect_err("a refusal");
     let told = refused.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     assert_eq!(told, Some(&Error::AlertReceived(AlertDescription::UnrecognisedName)));
@@ -221,7 +171,7 @@ fn an_unknown_name_is_refused_if_the_file_says_so() {
 
 #[test]
 fn new_certificates_serve_new_handshakes_and_bad_ones_nobody() {
-    let scene = l4();
+    let scene = Scene::l4();
     let mut old = connect(scene.at, &scene.client(), "web.example").expect("a handshake");
     let folder = scene.standpipe.folder();
     std::fs::write(folder.join("web.key"), "nonsense").expect("written");
@@ -248,7 +198,7 @@ fn servers_are_spoken_to_in_tls_and_verified() {
     let tls = "tls = { ca = \"ca.pem\", server_name = \"chat.internal\", \
                client_cert = \"proxy.pem\", client_key = \"proxy.key\" }";
     let files = [("ca", &ca), ("proxy", &proxy)];
-    let scene = scene("l4", "", address, tls, &files);
+    let scene = Scene::new("l4", "", address, tls, &files);
     for _ in 0..3 {
         let mut client = connect(scene.at, &scene.client(), "web.example").expect("a handshake");
         assert!(echoed(&mut client, &words(50_000)) == words(50_000));
@@ -267,7 +217,7 @@ fn a_server_with_a_strange_certificate_is_not_believed() {
     let server = Authority::new().issue("server", &["chat.internal"]);
     let address = echo_server(&server, None);
     let tls = "tls = { ca = \"own-ca.pem\", server_name = \"chat.internal\" }";
-    let scene = scene("l4", "", address, tls, &[]);
+    let scene = Scene::new("l4", "", address, tls, &[]);
     let mut client = connect(scene.at, &scene.client(), "web.example").expect("a handshake");
     let _ = ended(&mut client);
     wait_ended(&scene.standpipe, "server/dial/certificate_bad", 1);
@@ -277,7 +227,7 @@ fn a_server_with_a_strange_certificate_is_not_believed() {
 #[test]
 fn websockets_over_tls_are_relayed_by_frames() {
     let server = common::ws::echo_server("echo");
-    let scene = scene("l7", "", server.address, "", &[]);
+    let scene = Scene::new("l7", "", server.address, "", &[]);
     let mut config = scene.authority.client(&[]);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let client = connect(scene.at, &Arc::new(config), "web.example").expect("a handshake");
@@ -307,7 +257,7 @@ fn the_clients_certificate_is_told_in_headers_nobody_else_can_set() {
     let server = common::http::Server::answering(|_| common::http::ok("fine"));
     let tls = "tls.client_ca = { file = \"clients.pem\", required = false }\n\
                tls.client_headers = { subject = \"X-Client\", fingerprint = \"X-Print\" }";
-    let scene = scene("l7", tls, server.address, "", &[("clients", &ca)]);
+    let scene = Scene::new("l7", tls, server.address, "", &[("clients", &ca)]);
     let ask = |config: ClientConfig| {
         let mut client = connect(scene.at, &Arc::new(config), "web.example").expect("a handshake");
         let request = "GET / HTTP/1.1\r\nHost: web.example\r\nX-Client: CN=forged\r\n\

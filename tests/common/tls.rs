@@ -14,7 +14,7 @@ use rustls::{
     SupportedProtocolVersion,
 };
 
-use super::PATIENCE;
+use super::{PATIENCE, Standpipe, port};
 
 /// See the module's words.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -159,4 +159,63 @@ fn echo(mut stream: StreamOwned<ServerConnection, TcpStream>) {
     }
     stream.conn.send_close_notify();
     let _ = stream.conn.complete_io(&mut stream.sock);
+}
+
+/// A running standpipe with one TLS listener, and the authority that signed its certificate.
+pub struct Scene {
+    pub standpipe: Standpipe,
+    pub at: SocketAddr,
+    pub authority: Authority,
+}
+
+fn config(at: SocketAddr, mode: &str, tls: &str, server: SocketAddr, pool: &str) -> String {
+    let route = match mode {
+        "l4" => "pool = \"pool\"\n",
+        _ => "[[listeners.edge.routes]]\npath = \"/\"\npool = \"pool\"\n",
+    };
+    format!(
+        "[listeners.edge]\nbind = [\"{at}\"]\nmode = \"{mode}\"\n\
+         tls.certificates = [{{ cert = \"web.pem\", key = \"web.key\" }}]\n{tls}\n{route}\
+         [pools.pool]\nservers = [\"{server}\"]\n{pool}\n\
+         [timeouts]\nhandshake = \"2s\"\n"
+    )
+}
+
+impl Scene {
+    /// Before an echo of bytes.
+    pub fn l4() -> Scene {
+        Scene::new("l4", "", super::l4::echo(), "", &[])
+    }
+
+    /// A standpipe in `mode` before `server`; `tls` are more lines of its listener, `pool` of its
+    /// pool, `more` are files beside the config (`STEM.pem`, `STEM.key`).
+    pub fn new(
+        mode: &str,
+        tls: &str,
+        server: SocketAddr,
+        pool: &str,
+        more: &[(&str, &Pair)],
+    ) -> Scene {
+        let authority = Authority::new();
+        let web = authority.issue("web", &["web.example", "localhost"]);
+        let ca = authority.pem();
+        let mut files = vec![
+            ("web.pem".to_string(), web.cert),
+            ("web.key".to_string(), web.key),
+            ("own-ca.pem".to_string(), ca),
+        ];
+        for (stem, pair) in more {
+            files.push((format!("{stem}.pem"), pair.cert.clone()));
+            files.push((format!("{stem}.key"), pair.key.clone()));
+        }
+        let files: Vec<(&str, &[u8])> =
+            files.iter().map(|(name, text)| (&name[..], text.as_bytes())).collect();
+        let at = SocketAddr::from(([127, 0, 0, 1], port()));
+        let config = config(at, mode, tls, server, pool);
+        Scene { standpipe: Standpipe::start_with(&config, &files, &[]), at, authority }
+    }
+
+    pub fn client(&self) -> Arc<ClientConfig> {
+        Arc::new(self.authority.client(&[]))
+    }
 }
