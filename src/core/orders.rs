@@ -127,6 +127,7 @@ impl Core {
                     EndServer::Removed => Cause::ServerRemoved,
                     EndServer::Draining => Cause::ServerDraining,
                 };
+                self.idle.borrow_mut().forget(id);
                 self.wire.borrow_mut().end_server(id, over, cause);
             }
             Order::Drain { over } => {

@@ -173,13 +173,13 @@ impl Relay {
         }
         let to = other(from);
         let open = matches!(self.half(to).way, Way::Open | Way::Closing(_));
-        let terms = self.terms.clone();
-        let half = self.half_mut(from);
+        let terms = &*self.terms;
+        let half = if from == End::Client { &mut self.client } else { &mut self.server };
         let mark = (half.mark != 0 && !half.ping_waits).then(|| half.mark.to_be_bytes());
         let limits = Limits { mark, ..terms.limits(from) };
         let mut flow = Flow {
             out,
-            terms: &terms,
+            terms,
             from,
             to,
             open,

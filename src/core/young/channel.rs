@@ -4,26 +4,39 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::RawFd;
+use std::task::{Poll, Waker};
 
-use crate::proto::record::Finish;
+use crate::proto::record::{Alert, Finish, OVERHEAD_MAX};
 use crate::sys::socket;
 
 use super::tls::{Peer, Secured};
 use super::transport::{Stream, Transport, broken};
 
 /// See the module's words. No borrow of the session is ever held while a future waits.
-#[derive(Debug)]
 pub struct Channel {
     stream: Stream,
     secured: Option<RefCell<Box<Secured>>>,
     /// Records are on their way out: whatever else must be said is sealed after them.
     writing: Cell<bool>,
+    /// Who waits for them to be out.
+    turn: Cell<Option<Waker>>,
+}
+
+impl std::fmt::Debug for Channel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Channel").field("stream", &self.stream).finish_non_exhaustive()
+    }
 }
 
 impl Channel {
     pub fn new(transport: Transport) -> Self {
         let (stream, secured) = transport.into_parts();
-        Self { stream, secured: secured.map(RefCell::new), writing: Cell::new(false) }
+        Self {
+            stream,
+            secured: secured.map(RefCell::new),
+            writing: Cell::new(false),
+            turn: Cell::new(None),
+        }
     }
 
     /// For the long life; nothing may be under way.
@@ -104,7 +117,12 @@ impl Channel {
         match finish {
             _ if got > 0 => Ok(Some(got)),
             Some(Finish::Closed) => Ok(Some(0)),
-            Some(Finish::Fault(fault)) => Err(broken(fault)),
+            Some(Finish::Fault(fault)) => {
+                if let Some(alert) = fault.alert() {
+                    self.tell(secured, alert).await;
+                }
+                Err(broken(fault))
+            }
             None => Ok(None),
         }
     }
@@ -117,15 +135,31 @@ impl Channel {
         let Some(secured) = &self.secured else {
             return self.stream.write_all(bytes).await;
         };
+        self.turn().await;
         let mut sealed = Vec::new();
         secured.borrow_mut().session.seal_onto(bytes, &mut sealed).map_err(broken)?;
         self.send(&sealed).await
+    }
+
+    /// Waits until no record is on its way: what is sealed next goes out next.
+    async fn turn(&self) {
+        std::future::poll_fn(|cx| {
+            if self.writing.get() {
+                self.turn.set(Some(cx.waker().clone()));
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+        .await;
     }
 
     async fn send(&self, records: &[u8]) -> io::Result<()> {
         self.writing.set(true);
         let sent = self.stream.write_all(records).await;
         self.writing.set(false);
+        if let Some(waiter) = self.turn.take() {
+            waiter.wake();
+        }
         sent
     }
 
@@ -133,14 +167,19 @@ impl Channel {
     /// it arrives is the network's business.
     pub async fn finish(&self) {
         if let Some(secured) = &self.secured {
-            let mut record = [0; crate::proto::record::OVERHEAD_MAX * 2];
-            let alert = crate::proto::record::Alert::CLOSE_NOTIFY;
-            let closed = secured.borrow_mut().session.close(alert, &mut record);
-            if let Ok(length) = closed {
-                let _ = self.send(&record[..length]).await;
-            }
+            self.tell(secured, Alert::CLOSE_NOTIFY).await;
         }
         socket::finish(self.fd());
+    }
+
+    /// The session's last record.
+    async fn tell(&self, secured: &RefCell<Box<Secured>>, alert: Alert) {
+        self.turn().await;
+        let mut record = [0; OVERHEAD_MAX * 2];
+        let closed = secured.borrow_mut().session.close(alert, &mut record);
+        if let Ok(length) = closed {
+            let _ = self.send(&record[..length]).await;
+        }
     }
 
     /// Cuts the connection so that the peer sees it cut: what it got is not the whole.

@@ -57,6 +57,12 @@ impl Idle {
         self.count = left;
     }
 
+    /// Closes those to one server, which is to get no more requests.
+    pub fn forget(&mut self, server: ServerId) {
+        let kept = self.servers.remove(&server).unwrap_or_default();
+        self.count -= kept.len();
+    }
+
     /// Closes all of them.
     pub fn clear(&mut self) {
         self.servers.clear();

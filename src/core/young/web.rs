@@ -90,7 +90,12 @@ pub async fn serve(
         let found = visit.next_head(first.take()).await?;
         match visit.request(found).await {
             Step::After(After::Again) => {}
-            Step::After(After::End(ending)) => return Err(ending),
+            Step::After(After::End(ending)) => {
+                if matches!(ending.cause, Cause::Done | Cause::UpgradeRefused) {
+                    visit.part().await;
+                }
+                return Err(ending);
+            }
             Step::After(After::Refuse(refusal, manner, ending)) => {
                 visit.refuse(refusal, manner).await;
                 return Err(ending);
@@ -311,10 +316,24 @@ impl Visit<'_> {
         let guard = self.core.guard(self.client.fd(), LINGER);
         let manner = Manner { close: true, ..manner };
         let bytes = refusal.compose(fastrand::u64(..), manner, fastrand::u64(..));
-        if self.client.write_all(&bytes).await.is_err() {
-            return;
+        if self.client.write_all(&bytes).await.is_ok() {
+            self.client.finish().await;
+            self.linger(&guard).await;
         }
+    }
+
+    /// Ends a connection whose last answer is out, so that the client can read all of it.
+    async fn part(&mut self) {
+        let guard = self.core.guard(self.client.fd(), LINGER);
         self.client.finish().await;
+        if !self.inlet.is_empty() || !self.client.is_quiet() {
+            self.linger(&guard).await;
+        }
+    }
+
+    /// Reads and forgets what the client still sends: closing over unread bytes would be a reset,
+    /// and that may overtake the answer.
+    async fn linger(&mut self, guard: &Guard) {
         let mut read = 0;
         while read < LINGER_BYTES && !guard.has_passed() {
             self.inlet = Inlet::default();
