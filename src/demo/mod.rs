@@ -198,22 +198,21 @@ impl Demo {
     }
 }
 
-/// What a user or a script stops it by.
-struct Stops {
-    interrupt: Signal,
-    terminate: Signal,
-}
+/// What a user, a script or a closed terminal stops it by.
+struct Stops([Signal; 3]);
 
 impl Stops {
     fn listen() -> io::Result<Self> {
-        let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self([signal(SignalKind::interrupt())?, terminate, signal(SignalKind::hangup())?]))
     }
 
     async fn asked(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
         }
     }
 }
