@@ -128,8 +128,8 @@ pub struct Flow {
     pub hot: bool,
 }
 
-impl Flow {
-    pub fn new() -> Self {
+impl Default for Flow {
+    fn default() -> Self {
         Self {
             bytes: 0,
             spill: None,
@@ -143,7 +143,9 @@ impl Flow {
             hot: false,
         }
     }
+}
 
+impl Flow {
     /// Whether bytes wait for the sink; the source is not read meanwhile.
     pub fn is_blocked(&self) -> bool {
         self.spill.is_some() || self.pipe != NONE

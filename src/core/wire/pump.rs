@@ -9,7 +9,7 @@ use crate::sys::ring::Completion;
 use crate::sys::socket::{self, Received};
 
 use super::Wire;
-use super::entry::{DIRECTIONS, Life, Phase, Reading};
+use super::entry::{DIRECTIONS, Life, NONE, Phase, Reading};
 use super::slab::Key;
 use super::token::{Kind, Token};
 
@@ -25,6 +25,10 @@ const LARGE_TURN_BYTES: usize = 32 << 10;
 /// Wakes in a row with less than this make a bulk flow parked again.
 const THIN_BYTES: usize = 8 << 10;
 const THIN_RUNS: u8 = 8;
+/// Payload that need not be seen and is worth a pipe.
+const SPLICE_BYTES: usize = 16 << 10;
+/// Bytes read beyond a long frame's end, to see the next one's header.
+const HEADS_BYTES: usize = 256;
 /// Bytes a bulk flow moves in one wake before others get their turn.
 const BULK_TURN_BYTES: usize = 2 << 20;
 
@@ -76,7 +80,8 @@ impl Wire {
     /// After a parked end was served: stay, or change gear.
     fn shift(&mut self, key: Key, end: usize, got: usize, most: usize) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
-        let splices = pipe.extra.is_none();
+        // Bytes that must be seen are not spliced; a long frame's payload need not be.
+        let splices = pipe.extra.as_ref().is_none_or(|extra| extra.unseen(end) >= SPLICE_BYTES);
         let flow = &mut pipe.flows[end];
         let full = got == most;
         flow.runs = if full || (flow.runs > 0 && got >= READ_BYTES) {
@@ -198,6 +203,11 @@ impl Wire {
     /// Moves a bulk flow through a borrowed pipe until the source is empty, the sink is full, or
     /// the turn's share is used up.
     fn serve_bulk(&mut self, key: Key, end: usize) {
+        let Some(pipe) = self.slab.get(key) else { return };
+        let unseen = pipe.extra.as_ref().map_or(usize::MAX, |extra| extra.unseen(end));
+        if unseen < SPLICE_BYTES || pipe.flows[end].turn != NONE {
+            return self.serve_heads(key, end, unseen);
+        }
         let Some(mut through) = self.pool.borrow() else {
             // No pipe to be had: in place, as if it were parked.
             self.counters.pipes_refused.inc();
@@ -207,14 +217,14 @@ impl Wire {
         let (source, sink) = (pipe.ends[end].fd, pipe.ends[1 - end].fd);
         let mut moved = 0;
         let outcome = loop {
-            match through.fill(source, through.room) {
+            match through.fill(source, through.room.min(unseen - moved)) {
                 Ok(0) => break Bulk::Ended,
                 Ok(n) => moved += n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break Bulk::Empty,
                 Err(e) => break Bulk::SourceFailed(e),
             }
             match drain(&mut through, sink) {
-                Ok(true) if moved >= BULK_TURN_BYTES => break Bulk::Empty,
+                Ok(true) if moved >= BULK_TURN_BYTES.min(unseen) => break Bulk::Empty,
                 Ok(true) => {}
                 Ok(false) => break Bulk::SinkFull,
                 Err(e) => break Bulk::SinkFailed(e),
@@ -231,6 +241,9 @@ impl Wire {
             flow.wakes = 0;
         }
         self.counters.bytes.add(DIRECTIONS[end], Gear::Bulk, moved as u64);
+        self.staged_unseen(key, end, moved);
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        let flow = &mut pipe.flows[end];
         if matches!(outcome, Bulk::SinkFull) {
             flow.pipe = self.pool.keep(through);
             self.counters.pipes_lent.inc();
@@ -246,6 +259,32 @@ impl Wire {
             Bulk::SourceFailed(error) => self.source_failed(key, end, &error),
             Bulk::SinkFailed(error) => self.sink_failed(key, end, &error),
         }
+    }
+}
+
+impl Wire {
+    /// A bulk flow whose next bytes must be seen: reads to the end of the frame under way and a
+    /// few bytes into the next, whose payload may then be spliced.
+    fn serve_heads(&mut self, key: Key, end: usize, unseen: usize) {
+        let Some(pipe) = self.slab.get(key) else { return };
+        let most = unseen.min(SPLICE_BYTES) + HEADS_BYTES;
+        match socket::receive(pipe.ends[end].fd, &mut self.ring.memory, 0, most) {
+            Ok(Received::Bytes(span)) => self.bytes(key, end, span),
+            Ok(Received::Empty | Received::NoRoom) => return self.arm(key, end),
+            Ok(Received::End) => return self.source_ended(key, end),
+            Err(error) => return self.source_failed(key, end, &error),
+        }
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        let worth = pipe.extra.as_ref().is_none_or(|extra| extra.unseen(end) >= SPLICE_BYTES);
+        let flow = &mut pipe.flows[end];
+        flow.runs = if worth { 0 } else { flow.runs.saturating_add(1) };
+        if flow.runs >= THIN_RUNS {
+            // Frames have become short: long reads in place serve them better.
+            flow.runs = 1;
+            flow.wakes = 0;
+            self.change_gear(key, end, Gear::Parked);
+        }
+        self.arm(key, end);
     }
 }
 

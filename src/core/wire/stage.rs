@@ -28,6 +28,16 @@ impl Extra {
         Self { relay, secure }
     }
 
+    /// Bytes of `end` that may go on without being looked at.
+    pub(super) fn unseen(&self, end: usize) -> usize {
+        match &self.relay {
+            Some(relay) if self.secure.iter().all(Option::is_none) => {
+                usize::try_from(relay.unseen(WHO[end])).unwrap_or(usize::MAX)
+            }
+            _ => 0,
+        }
+    }
+
     pub(super) fn has_relay(&self) -> bool {
         self.relay.is_some()
     }
@@ -122,6 +132,13 @@ impl Wire {
         let mut notes = Notes { acts: &mut acts, epoch: self.epoch };
         relay.pass(WHO[end], self.ring.memory.bytes(span), now, &mut notes);
         self.carry_out(key, end, Some(span), acts);
+    }
+
+    /// `bytes` of `end` went on without being looked at.
+    pub(super) fn staged_unseen(&mut self, key: Key, end: usize, bytes: usize) {
+        if bytes > 0 && self.slab.get(key).is_some_and(|pipe| pipe.extra.is_some()) {
+            self.tell(key, |relay, now, notes| relay.spliced(WHO[end], bytes as u64, now, notes));
+        }
     }
 
     /// `end` finished sending; FIN follows what is said here.

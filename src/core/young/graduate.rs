@@ -34,7 +34,7 @@ pub fn pipe(
     let now = wire.now();
     let entry = Pipe {
         ends,
-        flows: [Flow::new(), Flow::new()],
+        flows: [Flow::default(), Flow::default()],
         extra,
         birth: Rc::clone(&conn.birth),
         id: conn.id,
@@ -92,7 +92,7 @@ pub fn web(
     let now = wire.now();
     let entry = Pipe {
         ends,
-        flows: [Flow::new(), Flow::new()],
+        flows: [Flow::default(), Flow::default()],
         extra,
         birth: Rc::clone(&conn.birth),
         id: conn.id,

@@ -22,6 +22,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::balance::Policy;
 use crate::config::plan::{Listener, Service};
 use crate::config::snapshot::Snapshot;
 use crate::meter::{Cause, Ending, Stage, Ticket};
@@ -98,6 +99,10 @@ async fn l4(
     pool: usize,
     guard: Guard,
 ) -> Result<(), Ending> {
+    let by_source = matches!(conn.snapshot.plan.pools[pool].policy, Policy::SourceHash { .. });
+    if conn.client.is_none() && (by_source || core.is_logged(conn.id, None)) {
+        conn.client = socket::peer(client.fd());
+    }
     let want = dial::Want { pool, key: dial::source_key(conn, &front), chosen: None };
     // Nothing is read while we dial: the client's bytes wait in the kernel.
     drop(guard);
