@@ -79,19 +79,22 @@ impl Ring {
 /// How much one core may give to a server: a multiple of that core's own fair share. If every
 /// core keeps to its own, their sums keep to it too, and nobody has to ask.
 struct Bound {
-    /// Connections one unit of weight may carry.
-    times: f64,
-    length: f64,
+    factor: f64,
+    /// Connections one unit of weight has when all is even.
+    fair: f64,
 }
 
 impl Bound {
     fn new(factor: f64, group: &Group, counts: &impl Counts) -> Self {
         let own = f64::from(counts.own_among(group)) + 1.0;
-        Self { times: factor.max(1.0) * own, length: group.spread().length() as f64 }
+        Self { factor: factor.max(1.0), fair: own / group.spread().length() as f64 }
     }
 
+    /// Rounded down, so that cores do not each add one; but never below the fair share rounded
+    /// up, which always leaves somebody with room.
     fn limit(&self, units: u64) -> u32 {
-        (self.times * units as f64 / self.length).ceil() as u32
+        let fair = self.fair * units as f64;
+        (self.factor * fair).floor().max(fair.ceil()) as u32
     }
 }
 
