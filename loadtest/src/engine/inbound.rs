@@ -266,8 +266,11 @@ impl Engine {
 
     /// A server told its name, and a sink also what it has seen of this connection.
     fn introduced(&mut self, index: u32, words: &str) {
-        let name = words.split(' ').next().unwrap_or_default().to_owned();
-        *self.tally.names.entry(name).or_default() += 1;
+        if !self.plan.target.scheme.websocket {
+            // A WebSocket server has told its name in the upgrade already.
+            let name = words.split(' ').next().unwrap_or_default().to_owned();
+            *self.tally.names.entry(name).or_default() += 1;
+        }
         let link = &mut self.links[index as usize];
         link.asked = false;
         if !self.plan.sink {

@@ -23,10 +23,10 @@ fn headline(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
     let counts = &outcome.total.counts;
     writeln!(
         out,
-        "{} {}  {} connections ({} talking), {} byte messages, {:.1} s measured",
+        "{} {}  {} connections ({} talking), messages of {}, {:.1} s measured",
         outcome.scene,
         outcome.url,
-        show_count(u64::from(outcome.open_at_start)),
+        show_count(u64::from(outcome.open_at_start.max(outcome.connections))),
         show_count(u64::from(outcome.talkers.min(outcome.connections))),
         outcome.size,
         outcome.measured_s
@@ -35,7 +35,7 @@ fn headline(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
         writeln!(out, "INTERRUPTED: what follows is what was measured until then")?;
     }
     writeln!(out)?;
-    let p99 = outcome.total.latency.value_at_quantile(0.99);
+    let latency = &outcome.total.latency;
     match outcome.intended_rate {
         Some(rate) => writeln!(
             out,
@@ -44,13 +44,17 @@ fn headline(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
             rate,
             100.0 * outcome.achieved_rate() / rate
         )?,
-        None => writeln!(
+        None if !latency.is_empty() => writeln!(
             out,
             "  {:>12} messages/s answered",
             show_count(outcome.answered_rate().round() as u64)
         )?,
+        None => {}
     }
-    writeln!(out, "  {:>12} latency at the 99th percentile", show_ns(p99))?;
+    if !latency.is_empty() {
+        let p99 = show_ns(latency.value_at_quantile(0.99));
+        writeln!(out, "  {p99:>12} latency at the 99th percentile")?;
+    }
     for (name, value) in &outcome.extra {
         writeln!(out, "  {value:>12.3} {}", name.replace('_', " "))?;
     }
