@@ -342,7 +342,7 @@ pub struct EchoArgs {
     /// Names told to clients, one for each address (default: the address)
     #[arg(long)]
     pub name: Vec<String>,
-    /// echo, sink (checks and swallows) or source (sends)
+    /// echo, sink (checks and swallows), source (sends) or broadcast (sends to all at once)
     #[arg(long, default_value = "echo")]
     pub manner: String,
     /// Delay replies: 10ms, uniform:1ms:5ms, exponential:3ms, lognormal:2ms:0.7
@@ -360,7 +360,8 @@ pub struct EchoArgs {
     /// A source's message size
     #[arg(long, default_value = "64KiB")]
     pub size: String,
-    /// A source's messages per second and connection (default: as fast as they are taken)
+    /// A source's messages per second and connection (default: as fast as they are taken; a
+    /// broadcast: one)
     #[arg(long)]
     pub rate: Option<f64>,
     /// Expect and send text frames

@@ -7,8 +7,9 @@ use crate::watch::Look;
 /// One line of the run's history: about a second.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Moment {
-    /// Since the run began.
+    /// Its end, since the run began.
     pub at_s: f64,
+    pub span_s: f64,
     pub open: u32,
     pub sent: u64,
     pub received: u64,
@@ -90,7 +91,7 @@ impl Outcome {
             intended_rate: None,
             size: String::new(),
             total: Tally::new(),
-            moments: Vec::new(),
+            moments: vec![Moment::default()],
             intervals: Vec::new(),
             times: Times::default(),
             began_ns: 0,

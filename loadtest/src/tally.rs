@@ -46,6 +46,8 @@ pub struct Close {
 
 /// Closes kept one by one; beyond it they are only counted.
 pub const CLOSES_MAX: usize = 20_000;
+/// Our own goodbyes are all alike: a few will do.
+const OWN_CLOSES_MAX: usize = 100;
 
 /// Everything that can be added up. Counts are of the whole run unless they say "measured".
 #[derive(Debug, Clone)]
@@ -145,7 +147,8 @@ impl Tally {
 
     pub fn close(&mut self, close: Close) {
         *self.close_kinds.entry((close.who, close.how)).or_default() += 1;
-        if self.closes.len() < CLOSES_MAX {
+        let most = if close.who == Who::Peer { CLOSES_MAX } else { OWN_CLOSES_MAX };
+        if self.closes.len() < most {
             self.closes.push(close);
         }
     }

@@ -2,7 +2,7 @@
 //! /proc; children are included; a process that is gone is simply no longer counted.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One look at a set of processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
@@ -42,6 +42,7 @@ pub fn exists(pid: u32) -> bool {
 fn look_at(pid: u32, look: &mut Look, todo: &mut Vec<u32>, thorough: bool) {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return };
     look.processes += 1;
+    let mut tables = Vec::new();
     for task in tasks.flatten() {
         let path = task.path();
         look.threads += 1;
@@ -52,7 +53,12 @@ fn look_at(pid: u32, look: &mut Look, todo: &mut Vec<u32>, thorough: bool) {
             todo.extend(text.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
         }
         if thorough {
-            look.files += fs::read_dir(path.join("fd")).map_or(0, |list| list.count() as u64);
+            let table = table(&path.join("fd"));
+            // Threads that share a table show the same files: they count once.
+            if !tables.contains(&table) {
+                look.files += table.0;
+                tables.push(table);
+            }
         }
     }
     if let Ok(text) = fs::read_to_string(format!("/proc/{pid}/status")) {
@@ -61,6 +67,17 @@ fn look_at(pid: u32, look: &mut Look, todo: &mut Vec<u32>, thorough: bool) {
     if thorough && let Ok(text) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) {
         look.own_bytes += kilobytes(&text, "Pss_Anon:") + kilobytes(&text, "Pss_Shmem:");
     }
+}
+
+/// How many files a table has, and what the highest few are: enough to know it again.
+fn table(folder: &Path) -> (u64, Vec<(u32, Option<PathBuf>)>) {
+    let Ok(list) = fs::read_dir(folder) else { return (0, Vec::new()) };
+    let numbers = list.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut numbers: Vec<u32> = numbers.collect();
+    numbers.sort_unstable_by(|a, b| b.cmp(a));
+    let highest = numbers.iter().take(4);
+    let known = highest.map(|fd| (*fd, fs::read_link(folder.join(fd.to_string())).ok())).collect();
+    (numbers.len() as u64, known)
 }
 
 fn first_number(text: &str) -> u64 {

@@ -183,3 +183,24 @@ fn wrong_flags_are_one_sentence() {
         assert!(text.contains(part) && !text.contains("panicked"), "{arguments:?}: {text}");
     }
 }
+
+#[test]
+fn exhausted_ports_name_the_limit_and_the_cure() {
+    // A network of its own, with ten ports: only who may make one can run this.
+    let line = format!(
+        "ip link set lo up && echo 40000 40009 >/proc/sys/net/ipv4/ip_local_port_range || exit 9
+         {LOAD} echo tcp://127.0.0.1:9000 --duration 3s & sleep 1
+         {LOAD} run tcp://127.0.0.1:9000 -c 30 --closed --duration 200ms --warmup 0s
+         {LOAD} run tcp://127.0.0.1:9000 -c 30 --closed --duration 200ms --warmup 0s \
+             --source 127.0.1.0/29"
+    );
+    let output = Command::new("unshare").args(["-n", "/bin/sh", "-c", &line]).output().unwrap();
+    let text = said(&output);
+    if output.status.code() == Some(9) || text.contains("unshare: ") {
+        println!("skipped: no right to make a network namespace");
+        return;
+    }
+    assert!(text.contains("local ports exhausted") && text.contains("--source"), "{text}");
+    // With eight source addresses the same ten ports are enough.
+    assert!(text.contains("30 opened in") && text.contains("10 opened in"), "{text}");
+}

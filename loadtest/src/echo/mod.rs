@@ -25,8 +25,9 @@ pub enum Manner {
     Echo,
     /// Everything is checked and swallowed; asked for its name it tells what it has seen.
     Sink,
-    /// It sends numbered messages as fast as each client takes them, or at a rate for each.
-    Source { sizes: Sizes, rate: Option<f64> },
+    /// It sends numbered messages as fast as each client takes them, or at a rate for each; with
+    /// `together`, to all clients at the same moment.
+    Source { sizes: Sizes, rate: Option<f64>, together: bool },
 }
 
 /// One address to listen on.

@@ -28,8 +28,14 @@ pub fn options(args: &EchoArgs) -> Result<Options, String> {
     let manner = match args.manner.as_str() {
         "echo" => Manner::Echo,
         "sink" => Manner::Sink,
-        "source" => Manner::Source { sizes: Sizes::parse(&args.size)?, rate: args.rate },
-        other => return Err(format!("--manner {other}: want echo, sink or source")),
+        "source" => {
+            Manner::Source { sizes: Sizes::parse(&args.size)?, rate: rate(args)?, together: false }
+        }
+        "broadcast" => {
+            let rate = rate(args)?.or(Some(1.0));
+            Manner::Source { sizes: Sizes::parse(&args.size)?, rate, together: true }
+        }
+        other => return Err(format!("--manner {other}: want echo, sink, source or broadcast")),
     };
     let files = args.cert.as_deref().zip(args.key.as_deref());
     let secrets = if listens.iter().any(|listen| listen.scheme.tls) {
@@ -55,6 +61,15 @@ pub fn options(args: &EchoArgs) -> Result<Options, String> {
         secrets,
         seed: args.seed,
     })
+}
+
+fn rate(args: &EchoArgs) -> Result<Option<f64>, String> {
+    match args.rate {
+        Some(rate) if !(rate.is_finite() && rate > 0.0) => {
+            Err(format!("--rate {rate}: want messages per second above 0"))
+        }
+        rate => Ok(rate),
+    }
 }
 
 /// `tcp://127.0.0.1:9000-9003` is four addresses.

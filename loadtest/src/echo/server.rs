@@ -437,7 +437,7 @@ impl Server {
     /// A source without a rate sends until the connection takes no more.
     fn spring(&mut self, slot: u32) {
         let options = Arc::clone(&self.options);
-        let Manner::Source { sizes, rate: None } = &options.manner else { return };
+        let Manner::Source { sizes, rate: None, .. } = &options.manner else { return };
         let mut said = 0;
         while said < SOURCE_TURN_BYTES {
             match self.peers.get(slot as usize) {
@@ -454,14 +454,17 @@ impl Server {
             return;
         }
         let options = Arc::clone(&self.options);
-        let Manner::Source { sizes, rate: Some(rate) } = &options.manner else { return };
+        let Manner::Source { sizes, rate: Some(rate), together } = &options.manner else { return };
         let period = (1e9 / rate) as u64;
         for slot in self.paced.clone() {
             let now = monotonic_ns();
             while let Some(Some(peer)) = self.peers.get_mut(slot as usize) {
                 let ledger = peer.ledger.get_or_insert_default();
                 if ledger.due_ns == 0 {
-                    ledger.due_ns = now + self.random.u64(0..period.max(1));
+                    // Together: at the next whole period of the clock, the same for all threads.
+                    let wait = period - now % period.max(1);
+                    ledger.due_ns =
+                        now + if *together { wait } else { self.random.u64(0..period.max(1)) };
                 }
                 if ledger.due_ns > now || peer.socket.blocked() {
                     break;

@@ -64,6 +64,11 @@ fn plots(outcome: &Outcome) -> Vec<String> {
     let over_time = |value: fn(&Moment) -> f64| -> Vec<(f64, f64)> {
         outcome.moments.iter().map(|moment| (moment.at_s, value(moment))).collect()
     };
+    // The last stretch is whatever was left: too short a one has no rate to speak of.
+    let per_second = |value: fn(&Moment) -> u64| -> Vec<(f64, f64)> {
+        let long = outcome.moments.iter().filter(|moment| moment.span_s > 0.2);
+        long.map(|moment| (moment.at_s, value(moment) as f64 / moment.span_s)).collect()
+    };
     // Seconds without an answer have no latency to show.
     let answered = |value: fn(&Moment) -> u64| -> Vec<(f64, f64)> {
         let some = outcome.moments.iter().filter(|moment| moment.max_ns > 0);
@@ -99,18 +104,15 @@ fn plots(outcome: &Outcome) -> Vec<String> {
             x: Axis::Linear,
             y: Axis::Linear,
             series: vec![
-                Series { name: "sent", class: "a", points: over_time(|one| one.sent as f64) },
-                Series {
-                    name: "answered",
-                    class: "b",
-                    points: over_time(|one| one.received as f64),
-                },
+                Series { name: "sent", class: "a", points: per_second(|one| one.sent) },
+                Series { name: "answered", class: "b", points: per_second(|one| one.received) },
             ],
         },
-        simple("Errors over time", time, "errors per second", over_time(|one| one.errors as f64)),
+        simple("Errors over time", time, "errors per second", per_second(|one| one.errors)),
     ];
     if outcome.target.is_some() {
         let memory = over_time(|one| one.target_rss_bytes as f64 / (1 << 20) as f64);
+        let memory = memory.into_iter().filter(|point| point.1 > 0.0).collect();
         list.push(simple("Target CPU", time, "cores busy", cpu(&outcome.moments)));
         list.push(simple("Target memory", time, "resident (MiB)", memory));
     }
@@ -131,6 +133,7 @@ fn simple<'a>(
 fn cpu(moments: &[Moment]) -> Vec<(f64, f64)> {
     moments
         .windows(2)
+        .filter(|pair| pair[0].target_cpu_ns > 0 && pair[1].span_s > 0.2)
         .map(|pair| {
             let busy = pair[1].target_cpu_ns.saturating_sub(pair[0].target_cpu_ns) as f64 / 1e9;
             (pair[1].at_s, busy / (pair[1].at_s - pair[0].at_s).max(1e-3))

@@ -176,7 +176,7 @@ fn scale(axis: &Axis, values: impl Iterator<Item = f64>) -> Scale {
         }
         Axis::Nines => {
             let ticks = ["0 %", "90 %", "99 %", "99.9 %", "99.99 %", "99.999 %", "99.9999 %"];
-            let high = high.ceil().clamp(1.0, 6.0);
+            let high = high.clamp(1.0, 6.0);
             let ticks = ticks.iter().enumerate().take(high as usize + 1);
             let ticks = ticks.map(|(at, label)| (at as f64, (*label).to_owned()));
             Scale { low: 0.0, high, ticks: ticks.collect() }

@@ -310,8 +310,10 @@ impl Drive {
         let counts = &second.counts;
         let at_s = (now - self.outcome.began_ns) as f64 / 1e9;
         let latency = &second.latency;
+        let span_s = (now - self.second_ns) as f64 / 1e9;
         self.outcome.moments.push(Moment {
             at_s,
+            span_s,
             open: self.open_now(),
             sent: counts.sent,
             received: counts.received,
