@@ -9,6 +9,7 @@ use crate::config::snapshot::{EndServer, ListenerState, Order, Snapshot};
 use crate::meter::{Cause, CoreCounters};
 use crate::sys::descriptors;
 use crate::sys::ring::POLL_IN;
+use crate::sys::socket::TcpOptions;
 
 use super::wire::entry::TICKS_PER_SECOND;
 use super::wire::terms::Terms;
@@ -70,6 +71,10 @@ fn birth(
         idle: timeouts.idle.map(ticks),
         half_close: timeouts.half_close.map(ticks),
         stall: timeouts.stall.map(ticks),
+        options: TcpOptions {
+            user_timeout: timeouts.user_timeout,
+            keepalive: timeouts.tcp_keepalive,
+        },
         limits: Arc::clone(&state.limits),
     }
 }

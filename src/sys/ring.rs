@@ -26,6 +26,8 @@ const IGNORED: u64 = u64::MAX;
 /// Readiness to wait for.
 pub const POLL_IN: u32 = libc::POLLIN as u32 | libc::POLLRDHUP as u32;
 pub const POLL_OUT: u32 = libc::POLLOUT as u32;
+/// The connection failed, or both its sides have ended.
+pub const POLL_FAILED: i32 = libc::POLLERR as i32 | libc::POLLHUP as i32;
 /// The connection was reset, or failed otherwise.
 pub const POLL_ERR: i32 = libc::POLLERR as i32;
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 use crate::balance::ServerId;
 use crate::meter::{Direction, Ending, Gear, Limits, ListenerCounters, Ticket};
 
+use crate::sys::socket::TcpOptions;
+
 use super::Extra;
 use super::spill::Spill;
 use super::terms::Terms;
@@ -46,6 +48,8 @@ pub struct Birth {
     pub idle: Option<Ticks>,
     pub half_close: Option<Ticks>,
     pub stall: Option<Ticks>,
+    /// Set on the server's side of pipes that outlive a sweep; the client's inherits them.
+    pub options: TcpOptions,
     /// Where the pipe's ticket is given back.
     pub limits: Arc<Limits>,
 }
@@ -176,6 +180,8 @@ pub struct Pipe {
     /// When a byte last moved.
     pub active: Ticks,
     pub life: Life,
+    /// The server's side has its long-lived options.
+    pub settled: bool,
     /// Which of the listener's rules it came by; [`NO_RULE`] on an l4 listener.
     pub rule: u16,
     /// Why it ended; meaningful once `life` is not open.

@@ -238,12 +238,16 @@ impl Wire {
         }
         let Some(pipe) = self.slab.get_mut(key) else { return };
         let flow = &mut pipe.flows[index];
+        let last = other == Phase::Finished || other == Phase::Broken;
         if draining {
             flow.phase = Phase::Finished;
-            socket::finish(pipe.ends[1 - index].fd);
+            if !last {
+                socket::finish(pipe.ends[1 - index].fd);
+            }
+            // The last FIN goes out with the close.
         }
         pipe.active = self.now;
-        if other == Phase::Finished || other == Phase::Broken {
+        if last {
             let first = pipe.ending.unwrap_or(closing::finished_by(1 - index));
             self.close(key, first, How::Clean);
         } else if pipe.ending.is_none() {

@@ -8,6 +8,8 @@ use std::time::Duration;
 use crate::balance::ServerId;
 use crate::meter::{Cause, Ending, Gear, Stage};
 
+use crate::sys::socket;
+
 use super::entry::{CLIENT, Life, NONE, Phase, Reading, SERVER, TICKS_PER_SECOND, Ticks, ticks};
 use super::slab::Key;
 use super::{How, Wire, closing};
@@ -117,6 +119,14 @@ impl Wire {
     fn look_at(&mut self, key: Key) {
         if let Some((ending, how)) = self.overdue(key) {
             return self.close(key, ending, how);
+        }
+        if let Some(pipe) = self.slab.get_mut(key)
+            && !pipe.settled
+            && self.now.saturating_sub(pipe.born) >= TICKS_PER_SECOND
+        {
+            pipe.settled = true;
+            // Five system calls that a short life need not pay. A Unix socket refuses them.
+            let _ = socket::set_options(pipe.ends[SERVER].fd, pipe.birth.options);
         }
         for end in [CLIENT, SERVER] {
             let Some(pipe) = self.slab.get_mut(key) else { return };

@@ -10,6 +10,7 @@ use crate::config::plan::{Pool, ServerAddress};
 use crate::config::snapshot::Report;
 use crate::core::Core;
 use crate::meter::{Cause, Ending, Stage};
+use crate::sys::ring::{POLL_FAILED, POLL_OUT};
 use crate::sys::socket::{self, Dialling, Owned, TcpOptions};
 
 use super::Accepted;
@@ -194,11 +195,13 @@ async fn attempt(
     let stream = Stream::new(core, Owned::new(fd));
     let guard = core.guard(fd, conn.snapshot.plan.timeouts.connect);
     if dialling == Dialling::Pending {
-        stream.writable().await;
+        let events = core.ready(fd, POLL_OUT).await;
         if guard.has_passed() {
             return Err(Cause::Timeout);
         }
-        if let Some(error) = socket::dial_error(fd) {
+        if events & POLL_FAILED != 0
+            && let Some(error) = socket::dial_error(fd)
+        {
             return Err(cause_of(&error));
         }
     }
@@ -222,16 +225,9 @@ fn begin(
     pool: usize,
     member: usize,
 ) -> io::Result<(RawFd, Dialling)> {
-    let timeouts = &conn.snapshot.plan.timeouts;
     let plan = &conn.snapshot.plan.pools[pool];
     match &plan.servers[member].address {
-        ServerAddress::Inet(address) => {
-            let options = TcpOptions {
-                user_timeout: timeouts.user_timeout,
-                keepalive: timeouts.tcp_keepalive,
-            };
-            dial_from(core, plan, pool, *address, options)
-        }
+        ServerAddress::Inet(address) => dial_from(core, plan, pool, *address),
         ServerAddress::Unix(path) => socket::dial_unix(path),
     }
 }
@@ -242,8 +238,9 @@ fn dial_from(
     plan: &Pool,
     pool: usize,
     server: std::net::SocketAddr,
-    options: TcpOptions,
 ) -> io::Result<(i32, Dialling)> {
+    // Only what a dial needs: the rest is set on pipes that turn out to live.
+    let options = TcpOptions::default();
     let fits = |source: &&std::net::IpAddr| source.is_ipv4() == server.is_ipv4();
     let sources: Vec<_> = plan.source.iter().filter(fits).collect();
     if sources.is_empty() {
