@@ -1,7 +1,8 @@
 //! The L7 young life of a client's connection: its requests, one after another, each read, judged,
 //! placed and served, until one becomes a WebSocket or the connection ends.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +76,8 @@ pub async fn serve(
 ) -> Result<(), Ending> {
     let peer = conn.client.or_else(|| socket::peer(client.fd()));
     conn.client = peer;
-    let local = front.told.map(|(_, to)| to).or_else(|| socket::local(client.fd()));
+    let told = front.told.map(|(_, to)| to.port());
+    let port = told.unwrap_or_else(|| port_of(&conn.listener, client.fd()));
     let address = peer.map(|peer| canonical(peer.ip()));
     let direct = if front.told.is_some() { socket::peer(client.fd()) } else { peer };
     let direct = direct.map(|peer| canonical(peer.ip()));
@@ -83,7 +85,6 @@ pub async fn serve(
         direct.is_some_and(|ip| conn.listener.trusted.iter().any(|net| net.contains(&ip)));
     let inlet = Inlet::new(std::mem::take(&mut front.tail));
     let client = Channel::new(client);
-    let port = local.map_or(0, |local| local.port());
     let mut visit = Visit { core, conn, client, inlet, front, address, port, trusted };
     let mut first = Some(guard);
     loop {
@@ -357,6 +358,15 @@ impl Visit<'_> {
 
 /// Bytes a client may send before its upgrade is answered.
 const EARLY_MAX: usize = 16 << 10;
+
+/// The port a client came in by. A listener with one port need not ask the kernel.
+fn port_of(listener: &Listener, client: RawFd) -> u16 {
+    let first = listener.bind.first().map_or(0, SocketAddr::port);
+    if first != 0 && listener.bind.iter().all(|bind| bind.port() == first) {
+        return first;
+    }
+    socket::local(client).map_or(0, |local| local.port())
+}
 
 fn limits(listener: &Listener) -> HeadLimits {
     match &listener.service {
