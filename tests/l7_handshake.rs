@@ -116,7 +116,8 @@ fn s2_only_a_101_is_a_success() {
 fn s3_a_101_that_is_not_the_answer_is_a_502() {
     let good =
         [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", ws::ACCEPT)];
-    let with = |change: &dyn Fn(&mut Vec<(String, String)>)| {
+    type Lines = Vec<(String, String)>;
+    let with = |change: &dyn Fn(&mut Lines)| {
         let mut lines: Vec<_> = good.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
         change(&mut lines);
         let lines: String = lines.iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
