@@ -17,7 +17,7 @@ use super::token::{Kind, Token};
 const READ_BYTES: usize = 16 << 10;
 const LONG_READ_BYTES: usize = 128 << 10;
 /// Wakes between two sweeps (one second) after which an end is no longer parked.
-const PROMOTE_WAKES: u8 = 4;
+const PROMOTE_WAKES: u8 = 2;
 /// Full reads, or large turns, in a row after which a flow is bulk.
 const BULK_RUNS: u8 = 3;
 /// Bytes in one turn that make it large.
