@@ -7,6 +7,7 @@ mod answers;
 mod drain;
 mod fleet;
 mod health;
+mod heap;
 mod host;
 pub mod logging;
 mod material;
@@ -168,6 +169,7 @@ struct Control {
     links: Vec<Link>,
     reports: Receiver<Report>,
     publisher: Publisher,
+    heap: heap::Heap,
     checks: Checks,
     checks_good: u64,
     checks_bad: u64,
@@ -224,6 +226,7 @@ impl Control {
             keys: birth.keys,
             reports,
             publisher: Publisher::new(cores),
+            heap: heap::Heap::default(),
             checks: Checks::new(checked_in),
             checks_good: 0,
             checks_bad: 0,
@@ -338,6 +341,11 @@ impl Control {
         }
         self.changed_health = false;
         self.publish_loads();
+        let sum = |cell: fn(&CoreCounters) -> u64| {
+            self.links.iter().map(|link| cell(&link.counters)).sum::<u64>()
+        };
+        let (accepted, young) = (sum(|c| c.accepted.get()), sum(|c| c.young.get()));
+        self.heap.tick(now, accepted, young);
         let all_gone = self.gone.iter().zip(&self.lost).all(|(gone, lost)| *gone || *lost);
         self.phase.passed(Instant::now(), self.terms(), all_gone)
     }
