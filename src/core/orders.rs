@@ -167,7 +167,7 @@ impl Core {
 
     /// What is due every tenth of a second.
     pub(super) fn tick(self: &Rc<Self>, now: Ticks) {
-        // Whatever a task may have left in the runtime's own ring is submitted by now at the latest.
+        // What a task may have left in the runtime's own ring is submitted by now at the latest.
         self.stirred.set(true);
         self.sweep_deadlines(now);
         if now.is_multiple_of(TICKS_PER_SECOND) {
