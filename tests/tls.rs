@@ -276,3 +276,64 @@ fn the_clients_certificate_is_told_in_headers_nobody_else_can_set() {
     assert_eq!(heads[0].header("X-Print").map(str::len), Some(64));
     assert_eq!((heads[1].header("X-Client"), heads[1].header("X-Print")), (None, None));
 }
+
+#[test]
+fn an_idle_session_costs_no_more_than_its_keys_and_its_slot() {
+    let scene = Scene::l4();
+    let open = |count: usize| -> Vec<_> {
+        let open = |_| {
+            let mut client =
+                connect(scene.at, &scene.client(), "web.example").expect("a handshake");
+            assert_eq!(echoed(&mut client, b"hello"), b"hello");
+            client
+        };
+        (0..count).map(open).collect()
+    };
+    // The first ones fill what every process has: buffers, pages, the allocator's own.
+    let mut clients = open(300);
+    let before = scene.standpipe.resident();
+    clients.extend(open(600));
+    std::thread::sleep(Duration::from_millis(1500));
+    let each = scene.standpipe.resident().saturating_sub(before) / 600;
+    println!("{each} bytes of resident memory for each idle TLS pipe");
+    assert!(each < 4096, "{each} bytes");
+    for client in &mut clients {
+        assert_eq!(echoed(client, b"still"), b"still");
+    }
+}
+
+#[test]
+fn who_finds_the_core_busy_with_handshakes_waits_in_line() {
+    let scene = Scene::new("l4", "tls.handshakes_in_flight = 4", echo(), "", &[]);
+    let stalled: Vec<TcpStream> = (0..4)
+        .map(|_| {
+            let name = "web.example".try_into().expect("a name");
+            let mut silent = rustls::ClientConnection::new(scene.client(), name).expect("a client");
+            let mut stream = TcpStream::connect(scene.at).expect("a connection");
+            silent.write_tls(&mut stream).expect("a hello, and then nothing");
+            stream
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(1000));
+    let in_flight = || scene.standpipe.metric("standpipe_tls_handshakes_in_flight", &[]);
+    assert_eq!(in_flight(), 4.0);
+    let begun = std::time::Instant::now();
+    let mut client = connect(scene.at, &scene.client(), "web.example").expect("its turn comes");
+    assert!(begun.elapsed() > Duration::from_millis(300), "{:?}", begun.elapsed());
+    assert_eq!(echoed(&mut client, b"at last"), b"at last");
+    wait_ended(&scene.standpipe, "client/tls/timeout", 4);
+    drop(stalled);
+
+    let config = scene.client();
+    let storm: Vec<_> = (0..200)
+        .map(|_| {
+            let (at, config) = (scene.at, config.clone());
+            std::thread::spawn(move || {
+                let mut client = connect(at, &config, "web.example").expect("its turn comes");
+                assert_eq!(echoed(&mut client, b"hello"), b"hello");
+            })
+        })
+        .collect();
+    storm.into_iter().for_each(|one| one.join().expect("no one is turned away"));
+    assert_eq!(in_flight(), 0.0);
+}
