@@ -15,7 +15,10 @@ use standpipe::proto::upgrade;
 use standpipe::route::cookie::{Attributes, Cookie};
 use standpipe::route::{Headers, Pattern, Request, Routes, Target};
 
-const CASES: [(&str, fn(u32)); 11] = [
+/// A name, and what runs a number of times under it.
+type Case = (&'static str, fn(u32));
+
+const CASES: [Case; 11] = [
     ("frame", decode),
     ("tunnel-128", |times| tunnel(128, times)),
     ("tunnel-16k", |times| tunnel(16 << 10, times)),
