@@ -18,6 +18,9 @@ const COMPLETIONS: u32 = 32_768;
 /// Spans that all sends of one submission may gather.
 const VECTORS: usize = 16_384;
 const MESSAGES: usize = 4096;
+/// How long, and how often, a kernel that is out of memory for requests is waited for.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
+const PAUSES_MAX: u32 = 10_000;
 /// Buffer group of the provided receive buffers.
 const GROUP: u16 = 1;
 /// Token of requests whose completion nobody waits for.
@@ -51,6 +54,10 @@ pub struct Ring {
     /// Headers and vectors of gathered sends, kept in place until submitted.
     messages: Vec<libc::msghdr>,
     vectors: Vec<libc::iovec>,
+    /// Completions taken from the kernel and not yet handed on.
+    reaped: Vec<Completion>,
+    /// What went wrong while room was made; the next `enter` reports it.
+    broken: Option<io::Error>,
     /// Calls of io_uring_enter so far.
     pub enters: u64,
 }
@@ -68,12 +75,16 @@ impl Ring {
     /// # Errors
     /// What `io_uring_setup(2)`, `io_uring_register(2)` or `mmap(2)` answer.
     pub fn new() -> io::Result<Self> {
+        Self::with_entries(ENTRIES)
+    }
+
+    fn with_entries(entries: u32) -> io::Result<Self> {
         let mut uring: IoUring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_submit_all()
             .setup_cqsize(COMPLETIONS)
-            .build(ENTRIES)?;
+            .build(entries)?;
         // Saves a descriptor look-up per enter; older kernels refuse and lose nothing else.
         let _ = uring.submitter().register_ring_fd();
         let memory = Memory::new()?;
@@ -84,6 +95,8 @@ impl Ring {
             buffers,
             messages: Vec::with_capacity(MESSAGES),
             vectors: Vec::with_capacity(VECTORS),
+            reaped: Vec::new(),
+            broken: None,
             enters: 0,
         })
     }
@@ -133,37 +146,77 @@ impl Ring {
             let address = self.memory.address(span);
             opcode::Send::new(types::Fd(fd), address, span.len() as u32).flags(flags).build()
         } else {
-            if self.vectors.len() + spans.len() > VECTORS || self.messages.len() == MESSAGES {
-                self.submit();
-            }
-            assert!(spans.len() <= VECTORS, "one send gathers a bounded number of spans");
-            let start = self.vectors.len();
-            let memory = &self.memory;
-            self.vectors.extend(spans.map(|span| libc::iovec {
-                iov_base: memory.address(span).cast(),
-                iov_len: span.len(),
-            }));
-            // SAFETY: an all-zero msghdr is a valid empty one.
-            let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-            message.msg_iov = self.vectors[start..].as_mut_ptr();
-            message.msg_iovlen = (self.vectors.len() - start) as _;
-            self.messages.push(message);
-            let message = &raw const self.messages[self.messages.len() - 1];
+            let message = self.gather(spans);
             opcode::SendMsg::new(types::Fd(fd), message).flags(flags as u32).build()
         };
         self.push(entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(token));
     }
 
+    /// Lays down header and vectors of one gathered send, with room for its entry: between here
+    /// and the push of that entry nothing may be submitted, for that would forget both.
+    fn gather(&mut self, spans: impl ExactSizeIterator<Item = Span>) -> *const libc::msghdr {
+        assert!(spans.len() <= VECTORS, "one send gathers a bounded number of spans");
+        let crowded = self.vectors.len() + spans.len() > VECTORS || self.messages.len() == MESSAGES;
+        if crowded || self.uring.submission().is_full() {
+            self.make_room();
+        }
+        let start = self.vectors.len();
+        let memory = &self.memory;
+        self.vectors.extend(spans.map(|span| libc::iovec {
+            iov_base: memory.address(span).cast(),
+            iov_len: span.len(),
+        }));
+        // SAFETY: an all-zero msghdr is a valid empty one.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = self.vectors[start..].as_mut_ptr();
+        message.msg_iovlen = (self.vectors.len() - start) as _;
+        self.messages.push(message);
+        &raw const self.messages[self.messages.len() - 1]
+    }
+
     /// Submits what was pushed, runs what is due, and waits until `want` completions are there;
-    /// says how many were submitted.
+    /// says how many were submitted. Afterwards the kernel reads no memory of ours any more but
+    /// the provided buffers.
     ///
     /// # Errors
     /// Other than interruption and momentary shortage, which are not errors here.
     pub fn enter(&mut self, want: usize) -> io::Result<usize> {
+        if let Some(error) = self.broken.take() {
+            return Err(error);
+        }
+        let mut submitted = self.call(want)?;
+        submitted += self.submit_rest()?;
+        while self.uring.submission().cq_overflow() {
+            self.reap();
+            self.call(0)?;
+        }
+        Ok(submitted)
+    }
+
+    /// Submits until nothing is queued: what is queued may point to headers, vectors and scratch
+    /// that are used anew from here on. Short of memory the kernel takes only a part of it.
+    fn submit_rest(&mut self) -> io::Result<usize> {
+        let (mut submitted, mut pauses) = (0, 0);
+        while !self.uring.submission().is_empty() {
+            match self.call(0)? {
+                0 if pauses == PAUSES_MAX => return Err(io::ErrorKind::OutOfMemory.into()),
+                0 => {
+                    pauses += 1;
+                    std::thread::sleep(PAUSE);
+                }
+                more => submitted += more,
+            }
+        }
+        self.messages.clear();
+        self.vectors.clear();
+        Ok(submitted)
+    }
+
+    fn call(&mut self, want: usize) -> io::Result<usize> {
         self.enters += 1;
         let pending = self.uring.submission().len();
         let getevents = 1; // IORING_ENTER_GETEVENTS: completions are delivered only inside it
-        // SAFETY: everything the pushed entries point to lives in `self` until this returns:
+        // SAFETY: everything the pushed entries point to lives in `self` until they are submitted:
         // provided and scratch memory, headers and vectors.
         let entered = unsafe {
             self.uring.submitter().enter::<libc::sigset_t>(
@@ -173,27 +226,31 @@ impl Ring {
                 None,
             )
         };
-        self.messages.clear();
-        self.vectors.clear();
         match entered {
-            Ok(submitted) => Ok(submitted),
             Err(e)
                 if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) =>
             {
+                // Old kernels take nothing (EBUSY) while completions overflow.
+                self.reap();
                 Ok(0)
             }
-            Err(e) => Err(e),
+            other => other,
         }
     }
 
-    /// Moves all completions that are there to the end of `into`.
+    /// Moves all completions that are there to the end of `into`, oldest first.
     pub fn completions(&mut self, into: &mut Vec<Completion>) {
+        self.reap();
+        into.append(&mut self.reaped);
+    }
+
+    fn reap(&mut self) {
         for entry in self.uring.completion() {
             if entry.user_data() == IGNORED {
                 continue;
             }
             let flags = entry.flags();
-            into.push(Completion {
+            self.reaped.push(Completion {
                 token: entry.user_data(),
                 result: entry.result(),
                 more: cqueue::more(flags),
@@ -202,34 +259,22 @@ impl Ring {
         }
     }
 
-    /// Whether a completion is waiting to be taken.
-    pub fn has_completions(&mut self) -> bool {
-        !self.uring.completion().is_empty()
-    }
-
     /// Gives provided buffers back to the kernel.
     pub fn recycle(&mut self, ids: impl Iterator<Item = u16>) {
         self.buffers.give(&self.memory, ids);
     }
 
     fn push(&mut self, entry: squeue::Entry) {
-        loop {
-            // SAFETY: operands are descriptors, numbers, or memory owned by `self` (see `enter`).
-            if unsafe { self.uring.submission().push(&entry) }.is_ok() {
-                return;
-            }
-            self.submit();
+        // SAFETY: operands are descriptors, numbers, or memory owned by `self` (see `call`).
+        while unsafe { self.uring.submission().push(&entry) }.is_err() && self.broken.is_none() {
+            self.make_room();
         }
     }
 
-    /// Makes room in the submission queue without looking for completions.
-    fn submit(&mut self) {
-        self.enters += 1;
-        // An error leaves the entries queued; the next try or `enter` reports it.
-        let _ = self.uring.submitter().submit();
-        if self.uring.submission().is_empty() {
-            self.messages.clear();
-            self.vectors.clear();
+    /// Makes room in the submission queue, the headers and the vectors.
+    fn make_room(&mut self) {
+        if let Err(error) = self.submit_rest() {
+            self.broken.get_or_insert(error);
         }
     }
 }
@@ -291,5 +336,52 @@ impl Drop for BufferRing {
     fn drop(&mut self) {
         // SAFETY: the mapping made in `register`; the ring that used it was dropped before.
         unsafe { libc::munmap(self.entries.cast(), self.bytes) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// Gathered sends keep their own bytes when the queue fills up in the middle of them.
+    #[test]
+    fn a_full_queue_mixes_nothing_up() {
+        let mut ring = Ring::with_entries(4).unwrap();
+        let pairs: Vec<_> = (0..23).map(|_| UnixStream::pair().unwrap()).collect();
+        for round in 0..8usize {
+            // So that the queue is filled to another point before each send.
+            for _ in 0..round % 4 {
+                ring.poll(pairs[0].0.as_raw_fd(), POLL_OUT, IGNORED);
+            }
+            for (number, (ours, _)) in pairs.iter().enumerate() {
+                let spans = [1, 2, 3].map(|part| {
+                    let span = ring.memory.allocate(5 + part).unwrap();
+                    ring.memory.bytes_mut(span).fill((number * 4 + part) as u8);
+                    // A gap, so that no two of them touch.
+                    ring.memory.allocate(8).unwrap();
+                    span
+                });
+                ring.send(ours.as_raw_fd(), spans.into_iter(), number as u64);
+            }
+            ring.enter(0).unwrap();
+            let mut completions = Vec::new();
+            ring.completions(&mut completions);
+            assert!(completions.is_empty(), "every send went out whole: {completions:?}");
+            for (number, (_, theirs)) in pairs.iter().enumerate() {
+                let mut got = [0; 6 + 7 + 8];
+                (&*theirs).read_exact(&mut got).unwrap();
+                let wanted: Vec<u8> = [1, 2, 3]
+                    .into_iter()
+                    .flat_map(|part| std::iter::repeat_n((number * 4 + part) as u8, 5 + part))
+                    .collect();
+                assert_eq!(got[..], wanted[..], "stream {number}, round {round}");
+            }
+            ring.memory.turn();
+            ring.memory.forget();
+        }
     }
 }
