@@ -59,7 +59,7 @@ fn frame(c: &mut Criterion) {
 fn tunnel(c: &mut Criterion) {
     let mut group = c.benchmark_group("tunnel");
     let rules = Rules { from: End::Client, deflate: true };
-    let limits = Limits { max_frame: 1 << 20, max_message: 1 << 20, mark: None };
+    let limits = Limits { max_frame: 1 << 20, max_message: 1 << 20, ..Limits::default() };
     for (name, size) in [("16 B", 16), ("128 B", 128), ("2 KiB", 2 << 10), ("64 KiB", 64 << 10)] {
         let stream = frames(size, 16 << 10);
         let count = stream.len() as u64 / (size + 6);

@@ -47,6 +47,7 @@ pub fn tunnel(data: &[u8]) {
         mark: (choice & 4 != 0).then_some(MARK),
         max_frame: if choice & 8 != 0 { 200 } else { 0 },
         max_message: if choice & 16 != 0 { 300 } else { 0 },
+        messages: (choice & 64 != 0).then_some(3),
     };
     let slow = slow::tunnel(stream, rules, &limits);
     let mut cuts = Cuts::new(seed, step);
@@ -64,6 +65,8 @@ pub fn tunnel(data: &[u8]) {
                 verdict = Verdict::Closed;
             }
         } else {
+            let begun = seen.frames.iter().filter(|(opcode, _)| is_first(*opcode)).count() as u32;
+            let limits = Limits { messages: limits.messages.map(|most| most - begun), ..limits };
             let mut sink = Recorder { fed: piece, seen: &mut seen, parts: 0, pongs: 0 };
             verdict = tunnel.feed(piece, &limits, &mut sink);
             assert!(sink.parts <= sink.pongs + 2, "neighbouring frames are one part");
@@ -73,6 +76,10 @@ pub fn tunnel(data: &[u8]) {
     }
     assert_eq!(verdict, slow.verdict);
     assert_eq!(seen, slow.seen);
+}
+
+fn is_first(opcode: Opcode) -> bool {
+    matches!(opcode, Opcode::Text | Opcode::Binary)
 }
 
 struct Recorder<'a> {

@@ -104,6 +104,14 @@ impl Twin {
             (_, Some(_)) => return bad(Fault::UnfinishedMessage),
             (_, None) => 0,
         };
+        if opcode != Opcode::Continuation
+            && let Some(left) = &mut self.limits.messages
+        {
+            match left.checked_sub(1) {
+                Some(less) => *left = less,
+                None => return bad(Fault::TooManyMessages),
+            }
+        }
         let whole = before.saturating_add(length);
         if self.limits.max_frame > 0 && length > self.limits.max_frame {
             return bad(Fault::FrameTooLarge);

@@ -78,7 +78,7 @@ impl Sink for Swallow {
 /// A buffer of four frames, as a busy socket's.
 fn tunnel(size: u64, times: u32) {
     let stream = frames(size, 4);
-    let limits = Limits { max_frame: 1 << 20, max_message: 1 << 20, mark: None };
+    let limits = Limits { max_frame: 1 << 20, max_message: 1 << 20, ..Limits::default() };
     let mut tunnel = Tunnel::new(Rules { from: End::Client, deflate: true });
     let mut sink = Swallow(0);
     for _ in 0..times {

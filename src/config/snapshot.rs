@@ -58,6 +58,8 @@ pub enum Order {
     Server { id: ServerId, counters: Arc<ServerCounters> },
     /// End this server's pipes here: all at once, or spread evenly over `over`.
     EndServer { id: ServerId, over: Option<Duration>, why: EndServer },
+    /// The server is wanted again: those of its pipes that have not begun to end, stay.
+    KeepServer { id: ServerId },
     /// Take what is queued, close the listeners, end no pipe yet; L7 pipes get Close 1012
     /// spread over `over` (this core's share).
     Drain { over: Duration },

@@ -220,7 +220,7 @@ impl Core {
         }
         if let Some(terms) = pipe.terms() {
             let ticks = self.wire.borrow().now().saturating_sub(pipe.born);
-            terms.ended(ticks_as_duration(ticks), pipe.closed_by());
+            terms.ended(ticks_as_duration(ticks), pipe.has_relay(), pipe.closed_by());
         }
         self.gone(&pipe.birth, pipe.ticket);
         if self.is_logged(pipe.id, Some(ending)) {

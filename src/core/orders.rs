@@ -14,7 +14,7 @@ use crate::sys::socket::TcpOptions;
 use super::wire::entry::TICKS_PER_SECOND;
 use super::wire::terms::Terms;
 use super::wire::token::{Kind, Token};
-use super::wire::{Birth, Ticks, ticks};
+use super::wire::{Birth, Leave, Ticks, ticks};
 use super::{Core, Mode, Table};
 
 impl Table {
@@ -102,8 +102,24 @@ impl Core {
     pub(super) fn take_orders(self: &Rc<Self>) {
         descriptors::acknowledge(self.seed.wake);
         self.wait_for_orders();
+        let mut leaving = Vec::new();
         while let Ok(order) = self.seed.orders.try_recv() {
+            // The pipes of many servers are found in one pass over the slab.
+            if let Order::EndServer { id, over, why } = order {
+                self.idle.borrow_mut().forget(id);
+                leaving.push(Leave { server: id, over, cause: cause_of(why) });
+                continue;
+            }
+            self.end_servers(&mut leaving);
             self.obey(order);
+        }
+        self.end_servers(&mut leaving);
+    }
+
+    fn end_servers(&self, leaving: &mut Vec<Leave>) {
+        if !leaving.is_empty() {
+            self.wire.borrow_mut().end_servers(leaving);
+            leaving.clear();
         }
     }
 
@@ -126,15 +142,8 @@ impl Core {
                 }
                 servers[id.index()] = Some(counters);
             }
-            Order::EndServer { id, over, why } => {
-                let cause = match why {
-                    EndServer::Down => Cause::ServerDown,
-                    EndServer::Removed => Cause::ServerRemoved,
-                    EndServer::Draining => Cause::ServerDraining,
-                };
-                self.idle.borrow_mut().forget(id);
-                self.wire.borrow_mut().end_server(id, over, cause);
-            }
+            Order::EndServer { .. } => unreachable!("these are gathered"),
+            Order::KeepServer { id } => self.wire.borrow_mut().keep_server(id),
             Order::Drain { over } => {
                 self.mode.set(Mode::Draining);
                 self.close_listeners();
@@ -196,5 +205,13 @@ impl Core {
     /// Whether nothing is left to serve, once the listeners are closed.
     pub(super) fn is_over(&self) -> bool {
         self.wire.borrow().is_empty() && self.counters.young.get() == 0
+    }
+}
+
+fn cause_of(why: EndServer) -> Cause {
+    match why {
+        EndServer::Down => Cause::ServerDown,
+        EndServer::Removed => Cause::ServerRemoved,
+        EndServer::Draining => Cause::ServerDraining,
     }
 }

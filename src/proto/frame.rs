@@ -77,6 +77,8 @@ pub enum Fault {
     FrameTooLarge,
     #[error("a message longer than the limit")]
     MessageTooLarge,
+    #[error("more messages than the limit")]
+    TooManyMessages,
 }
 
 impl Fault {
@@ -84,6 +86,7 @@ impl Fault {
     pub fn code(self) -> u16 {
         match self {
             Self::FrameTooLarge | Self::MessageTooLarge => 1009,
+            Self::TooManyMessages => 1008,
             _ => 1002,
         }
     }

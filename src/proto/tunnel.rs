@@ -52,8 +52,22 @@ pub struct Limits {
     pub max_frame: u64,
     /// Payload bytes of one message, all its fragments; 0: no bound.
     pub max_message: u64,
+    /// Messages that may still begin; `None`: no bound.
+    pub messages: Option<u32>,
     /// The Ping of ours that awaits its answer: the Pong that carries it is swallowed.
     pub mark: Option<Mark>,
+}
+
+impl Limits {
+    /// A frame was let through: a message it begins is one of those allowed.
+    #[inline]
+    fn begin(&mut self, header: &Header) {
+        if let Some(left) = &mut self.messages
+            && matches!(header.opcode, Opcode::Text | Opcode::Binary)
+        {
+            *left = left.saturating_sub(1);
+        }
+    }
 }
 
 /// Receives what [`Tunnel::feed`] finds, in the order of the stream.
@@ -107,6 +121,7 @@ impl Tunnel {
     /// Takes all of `bytes`. After `Bad` the tunnel must not be fed again.
     pub fn feed<S: Sink>(&mut self, bytes: &[u8], limits: &Limits, sink: &mut S) -> Verdict {
         let mut at = 0;
+        let limits = &mut limits.clone();
         if self.held_size > 0
             && let Err(verdict) = self.resume(bytes, &mut at, limits, sink)
         {
@@ -132,6 +147,7 @@ impl Tunnel {
             match self.look(&bytes[at..], limits) {
                 Look::Frame(header, close) => {
                     self.enter(&header);
+                    limits.begin(&header);
                     at += usize::from(header.size);
                     self.payload = header.length;
                     tell(sink, &header, close);
@@ -161,7 +177,7 @@ impl Tunnel {
         &mut self,
         bytes: &[u8],
         at: &mut usize,
-        limits: &Limits,
+        limits: &mut Limits,
         sink: &mut S,
     ) -> Result<(), Verdict> {
         loop {
@@ -175,6 +191,7 @@ impl Tunnel {
                 }
                 Look::Frame(header, close) => {
                     self.enter(&header);
+                    limits.begin(&header);
                     let ahead = (size - usize::from(header.size)) as u64;
                     // What is held beyond the header is a Close's code or a Pong's payload.
                     debug_assert!(ahead <= header.length);
@@ -229,6 +246,9 @@ impl Tunnel {
             (_, true) => return Some(Fault::UnfinishedMessage),
             (_, false) => 0,
         };
+        if header.opcode != Opcode::Continuation && limits.messages == Some(0) {
+            return Some(Fault::TooManyMessages);
+        }
         if limits.max_frame != 0 && header.length > limits.max_frame {
             return Some(Fault::FrameTooLarge);
         }

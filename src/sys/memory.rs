@@ -117,6 +117,11 @@ impl Memory {
         Some(Span { at: at as u32, len: len as u32 })
     }
 
+    /// Scratch bytes left of this turn's half.
+    pub fn room(&self) -> usize {
+        HALF_BYTES - self.used[self.half]
+    }
+
     /// Gives back the end of the newest allocation, keeping its first `len` bytes.
     pub fn shrink(&mut self, newest: Span, len: usize) -> Span {
         let start = newest.at as usize - BUFFERS_BYTES - self.half * HALF_BYTES;
@@ -172,6 +177,16 @@ impl Memory {
     pub fn bytes_mut(&mut self, span: Span) -> &mut [u8] {
         // SAFETY: as for `bytes`, and `&mut self` makes this the only live borrow.
         unsafe { std::slice::from_raw_parts_mut(self.base.add(span.at as usize), span.len()) }
+    }
+
+    /// Copies spans one after another into `whole`, which is as long as they are together.
+    pub fn gather(&mut self, spans: impl Iterator<Item = Span>, whole: Span) {
+        let mut at = 0;
+        for span in spans {
+            let (read, write) = self.pair_mut(span, whole.part(at, at + span.len()));
+            write.copy_from_slice(read);
+            at += span.len();
+        }
     }
 
     /// One span to read and another, which does not overlap it, to write.

@@ -226,6 +226,27 @@ pub fn peek(fd: RawFd, bytes: &mut [u8]) -> io::Result<usize> {
     if n >= 0 { Ok(n as usize) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether bytes sent to a TCP peer wait to be taken (SIOCOUTQ), and it has acknowledged any within
+/// so many milliseconds. `None` for a socket that cannot tell: a Unix one.
+pub fn is_taking(fd: RawFd, within: u32) -> Option<bool> {
+    let mut queued: libc::c_int = 0;
+    // SAFETY: an all-zero tcp_info is a valid one.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the kernel writes one int, and at most `length` bytes of the struct.
+    let told = unsafe {
+        libc::ioctl(fd, libc::TIOCOUTQ, &raw mut queued) == 0
+            && libc::getsockopt(
+                fd,
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                (&raw mut info).cast(),
+                &raw mut length,
+            ) == 0
+    };
+    told.then_some(queued > 0 && info.tcpi_last_ack_recv < within)
+}
+
 /// Holds readiness back until `bytes` are queued (SO_RCVLOWAT); 1 undoes it.
 pub fn set_low_water(fd: RawFd, bytes: usize) {
     let value = bytes.clamp(1, i32::MAX as usize) as libc::c_int;

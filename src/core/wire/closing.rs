@@ -5,7 +5,7 @@ use std::io;
 use crate::meter::{Cause, Ending, Side, Stage};
 use crate::sys::socket;
 
-use super::entry::{CLIENT, DIRECTIONS, Life, NONE, SERVER, Watch};
+use super::entry::{CLIENT, DIRECTIONS, Life, SERVER, Watch};
 use super::slab::Key;
 use super::token::{Kind, Token};
 use super::{Pipe, Wire};
@@ -52,11 +52,14 @@ impl Wire {
         }
         pipe.life = Life::Closing;
         pipe.ending = Some(ending);
+        // Behind bytes that a sink never got, FIN would say that it has them all.
+        let waits = pipe.flows.iter().any(|flow| flow.is_blocked());
+        let how = if waits && how == How::Fin { How::Abort } else { how };
         self.counters.closing.inc();
         for end in [CLIENT, SERVER] {
             let Some(pipe) = self.slab.get_mut(key) else { return };
             let side = &pipe.ends[end];
-            let told = pipe.extra.as_ref().is_some_and(|extra| extra.has_relay());
+            let told = pipe.has_relay();
             match how {
                 How::Cut(broken) if broken == end || told => socket::end(side.fd),
                 How::Cut(_) | How::Abort => socket::abort(side.fd),
@@ -74,6 +77,28 @@ impl Wire {
         self.joined(key);
     }
 
+    /// Ends a pipe because we want to: with a Close at the next boundary where frames are followed,
+    /// close_notify where there is TLS, else FIN. A server lost at L4 is a reset.
+    pub(super) fn end_in_order(&mut self, key: Key, ending: Ending) {
+        if !self.staged_close(key, ending) {
+            self.end_now(key, ending);
+        }
+    }
+
+    /// Ends a pipe at once, with what can be said at once.
+    pub(super) fn end_now(&mut self, key: Key, ending: Ending) {
+        let Some(pipe) = self.slab.get(key).filter(|pipe| pipe.life == Life::Open) else { return };
+        let how = match ending.cause {
+            Cause::ServerDown if !pipe.has_relay() => How::Abort,
+            _ => How::Fin,
+        };
+        if pipe.extra.is_some() && how == How::Fin && self.staged_farewell(key) {
+            self.doomed.push((key, ending, how));
+        } else {
+            self.close(key, ending, how);
+        }
+    }
+
     /// Ends a pipe for want of memory of ours.
     pub(super) fn close_exhausted(&mut self, key: Key) {
         self.close(key, Ending::proxy(Stage::Pipe, Cause::NoMemory), How::Abort);
@@ -84,21 +109,13 @@ impl Wire {
         if self.slab.get(key).is_none_or(Pipe::is_held) {
             return;
         }
-        let Some(mut pipe) = self.slab.remove(key) else { return };
+        self.discard(key, CLIENT);
+        self.discard(key, SERVER);
+        let Some(pipe) = self.slab.remove(key) else { return };
         self.forget_held(&pipe);
-        for flow in &mut pipe.flows {
-            if flow.pipe != NONE {
-                // It holds bytes of this connection: destroyed, never reused.
-                drop(self.pool.take(flow.pipe));
-                self.counters.pipes_lent.dec();
-            }
-            let held = flow.spill.take().map_or(0, |spill| spill.len());
-            self.counters.spill_held.sub(held as u64);
-        }
-        for (end, flow) in pipe.ends.iter().zip(&pipe.flows) {
-            socket::close(end.fd);
-            let direction = DIRECTIONS[if std::ptr::eq(flow, &pipe.flows[0]) { 0 } else { 1 }];
-            self.counters.gears.leave(direction, flow.gear);
+        for end in [CLIENT, SERVER] {
+            socket::close(pipe.ends[end].fd);
+            self.counters.gears.leave(DIRECTIONS[end], pipe.flows[end].gear);
         }
         self.counters.closing.dec();
         self.counters.live.dec();

@@ -128,8 +128,14 @@ pub struct Flow {
     pub runs: u8,
     /// Sweeps without a byte while flowing.
     pub cold: u8,
-    /// Bytes moved since the sweep came by.
-    pub hot: bool,
+    /// The low half of `bytes` when the sweep came by.
+    pub mark: u32,
+    /// The source has said its last byte, or is lost: nothing of it is read any more.
+    pub ended: bool,
+    /// It ended without the `close_notify` it owed: we do not vouch for its end to the sink.
+    pub cut: bool,
+    /// The sink takes little of what there is: little is read at a time.
+    pub slow: bool,
 }
 
 impl Default for Flow {
@@ -144,7 +150,10 @@ impl Default for Flow {
             wakes: 0,
             runs: 0,
             cold: 0,
-            hot: false,
+            mark: 0,
+            ended: false,
+            cut: false,
+            slow: false,
         }
     }
 }
@@ -197,6 +206,18 @@ impl Pipe {
     /// Whether the kernel still has a request on either socket.
     pub fn is_held(&self) -> bool {
         self.ends[CLIENT].is_held() || self.ends[SERVER].is_held()
+    }
+
+    /// Whether frames are followed, so that we have a word in it.
+    pub fn has_relay(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.has_relay())
+    }
+
+    /// Whether anybody wants to know what comes from an end: a relay listens to the last, if only
+    /// so that what it said itself is not lost to a reset.
+    pub fn listens(&self, end: usize) -> bool {
+        let flow = &self.flows[end];
+        !flow.ended && (flow.phase == Phase::Open || self.has_relay())
     }
 
     /// What it came by, on an l7 listener.

@@ -20,11 +20,11 @@ pub mod terms;
 pub mod token;
 mod turn;
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::balance::ServerId;
 use crate::meter::{CoreCounters, Ending};
 use crate::sys::memory::Span;
 use crate::sys::ring::{Completion, POLL_IN, Ring};
@@ -36,9 +36,15 @@ pub use secure::{KeepTicket, Secure};
 pub use slab::Key;
 use slab::Slab;
 pub use stage::Extra;
+pub use sweep::Leave;
 use sweep::Sweep;
 use token::{Kind, Token};
 use turn::Turn;
+
+/// Completions looked at in one turn at the most: what they gave is sent before the next ones.
+const DISPATCHES_MAX: usize = 1024;
+/// Scratch that one event may ask for: a long read from a TLS end, sealed anew for another.
+const EVENT_BYTES_MAX: usize = 512 << 10;
 
 /// A completion that belongs to no pipe: listeners, wake-ups, young connections.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +71,9 @@ pub struct Wire {
     turns: [Turn; 2],
     /// Which of `turns` is being filled.
     filling: usize,
-    completions: Vec<Completion>,
+    /// Completions that are still to be looked at, oldest first.
+    completions: VecDeque<Completion>,
+    fresh: Vec<Completion>,
     /// What the core has to look at after the turn.
     pub foreign: Vec<Foreign>,
     /// Pipes that are over, for leases, logs and counts.
@@ -75,6 +83,7 @@ pub struct Wire {
     /// Ends whose multishot receive found no provided buffer.
     starved: Vec<(Key, usize)>,
     pool: pool::Pool,
+    bulk: pump::Bulks,
     sweep: Sweep,
     /// Pipes that end once their last words of this turn are on their way.
     doomed: Vec<(Key, Ending, How)>,
@@ -97,12 +106,14 @@ impl Wire {
             slab: Slab::default(),
             turns: [Turn::default(), Turn::default()],
             filling: 0,
-            completions: Vec::new(),
+            completions: VecDeque::new(),
+            fresh: Vec::new(),
             foreign: Vec::new(),
             ended: Vec::new(),
             finishing: Vec::new(),
             starved: Vec::new(),
             pool: pool::Pool::default(),
+            bulk: pump::Bulks::default(),
             sweep: Sweep::default(),
             doomed: Vec::new(),
             held: secure::Held::default(),
@@ -156,6 +167,7 @@ impl Wire {
         for end in [CLIENT, SERVER] {
             self.arm(key, end);
         }
+        self.born_late(key);
         key
     }
 
@@ -166,21 +178,38 @@ impl Wire {
     pub fn turn(&mut self, want: usize) -> io::Result<()> {
         self.flush();
         // What waits for the end of these sends is done right after them, not at the next event.
-        let restless = !(self.finishing.is_empty() && self.doomed.is_empty());
+        let restless = !(self.finishing.is_empty()
+            && self.doomed.is_empty()
+            && self.completions.is_empty()
+            && self.sweep.is_done());
         self.counters.submitted.add(self.ring.enter(if restless { 0 } else { want })? as u64);
-        let mut completions = std::mem::take(&mut self.completions);
-        self.ring.completions(&mut completions);
-        self.counters.completed.add(completions.len() as u64);
-        let unsent = Kind::Unsent as u64;
-        for completion in completions.iter().filter(|c| c.token >> 60 == unsent) {
-            self.unsent(completion);
+        let mut fresh = std::mem::take(&mut self.fresh);
+        self.ring.completions(&mut fresh);
+        self.counters.completed.add(fresh.len() as u64);
+        for completion in fresh.drain(..) {
+            if completion.token >> 60 == Kind::Unsent as u64 {
+                self.unsent(&completion);
+            } else {
+                self.completions.push_back(completion);
+            }
         }
-        for completion in completions.drain(..).filter(|c| c.token >> 60 != unsent) {
+        self.fresh = fresh;
+        self.bulk.begin();
+        for _ in 0..DISPATCHES_MAX {
+            if !self.has_room() {
+                break;
+            }
+            let Some(completion) = self.completions.pop_front() else { break };
             self.dispatch(completion);
         }
-        self.completions = completions;
+        self.sweep_some();
         self.release();
         Ok(())
+    }
+
+    /// Whether this turn's scratch has room for whatever one more event may ask of it.
+    fn has_room(&self) -> bool {
+        self.ring.memory.room() >= EVENT_BYTES_MAX
     }
 
     /// Takes back the lists it gave away, for their room.
@@ -233,14 +262,13 @@ impl Wire {
             return;
         }
         let flow = &mut pipe.flows[end];
-        flow.hot = true;
-        pipe.active = self.now;
-        if flow.phase == Phase::Broken {
+        if flow.phase == Phase::Broken || flow.ended {
             return;
         }
         if pipe.extra.is_some() {
             self.staged(key, end, span);
         } else {
+            pipe.active = self.now;
             flow.bytes += span.len() as u64;
             flow.turn = self.turns[self.filling].push(flow.turn, key, end, span);
         }
@@ -258,9 +286,11 @@ impl Wire {
 
     /// Bytes that go out on `flow` as they are.
     fn raw(&mut self, key: Key, flow: usize, span: Span) {
-        if let Some(pipe) = self.slab.get_mut(key) {
-            let flow_state = &mut pipe.flows[flow];
-            flow_state.turn = self.turns[self.filling].push(flow_state.turn, key, flow, span);
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        let state = &mut pipe.flows[flow];
+        // Behind FIN nothing goes out, not even an answer to a KeyUpdate.
+        if matches!(state.phase, Phase::Open | Phase::Draining) {
+            state.turn = self.turns[self.filling].push(state.turn, key, flow, span);
         }
     }
 
@@ -291,7 +321,7 @@ impl Wire {
     /// Waits for something to read on `end`, if its flow wants it and nothing waits already.
     fn arm(&mut self, key: Key, end: usize) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
-        let wanted = pipe.life == Life::Open && pipe.flows[end].phase == Phase::Open;
+        let wanted = pipe.life == Life::Open && pipe.listens(end);
         if wanted && !pipe.flows[end].is_blocked() && pipe.ends[end].reading == Reading::Idle {
             pipe.ends[end].reading = Reading::Polled;
             let token = Token::new(Kind::Readable, end, key.slot, key.generation).pack();
@@ -310,12 +340,22 @@ impl Wire {
                 continue;
             }
             let spans = self.turns[self.filling].spans(&out);
-            if flow.is_blocked() || spans.len() > sink::SPANS_MAX {
+            if flow.is_blocked() {
                 self.spill(self.filling, &out, 0);
                 continue;
             }
-            let token = Token::of(Kind::Unsent, index as u32).pack();
-            self.ring.send(pipe.ends[1 - out.flow].fd, spans, token);
+            let (sink, token) = (pipe.ends[1 - out.flow].fd, Token::of(Kind::Unsent, index as u32));
+            if spans.len() > sink::SPANS_MAX {
+                // More than the kernel gathers: one copy is gathered instead.
+                let Some(whole) = self.ring.memory.allocate(out.bytes) else {
+                    self.close_exhausted(out.key);
+                    continue;
+                };
+                self.ring.memory.gather(spans, whole);
+                self.ring.send(sink, std::iter::once(whole), token.pack());
+            } else {
+                self.ring.send(sink, spans, token.pack());
+            }
             self.flushed(out.key, out.flow, out.bytes);
         }
         self.filling ^= 1;
@@ -331,8 +371,12 @@ impl Wire {
         sent.clear();
         self.ring.memory.forget();
         self.counters.buffers_lent.set(self.turns[self.filling].buffers.len() as u64);
-        for (key, flow) in std::mem::take(&mut self.finishing) {
+        let mut finishing = std::mem::take(&mut self.finishing);
+        for (key, flow) in finishing.drain(..) {
             self.finish(key, flow);
+        }
+        if self.finishing.is_empty() {
+            self.finishing = finishing;
         }
         for (key, ending, how) in std::mem::take(&mut self.doomed) {
             let Some(pipe) = self.slab.get(key) else { continue };
@@ -358,11 +402,5 @@ impl Wire {
         let elapsed = self.epoch.elapsed().as_millis();
         self.now = (elapsed * u128::from(TICKS_PER_SECOND) / 1000) as Ticks;
         self.sweep();
-    }
-
-    /// Keys of all living pipes that hold a lease on `server`.
-    fn on_server(&self, server: ServerId) -> Vec<Key> {
-        let on = |key: &Key| self.slab.get(*key).is_some_and(|pipe| pipe.server == server);
-        self.slab.keys().filter(on).collect()
     }
 }

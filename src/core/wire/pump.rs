@@ -9,13 +9,16 @@ use crate::sys::ring::Completion;
 use crate::sys::socket::{self, Received};
 
 use super::Wire;
-use super::entry::{DIRECTIONS, Life, NONE, Phase, Reading};
+use super::entry::{DIRECTIONS, Life, NONE, Reading};
 use super::slab::Key;
 use super::token::{Kind, Token};
 
 /// Bytes read at once from a parked end, and from one whose last reads were full.
 const READ_BYTES: usize = 16 << 10;
 const LONG_READ_BYTES: usize = 128 << 10;
+/// Bytes that wait in all spills of a core, beyond which its reads are short.
+const SPILL_BYTES_MANY: u64 = 64 << 20;
+const THRIFTY_READ_BYTES: usize = 4 << 10;
 /// Wakes between two sweeps (one second) after which an end is no longer parked.
 const PROMOTE_WAKES: u8 = 2;
 /// Full reads, or large turns, in a row after which a flow is bulk.
@@ -29,8 +32,11 @@ const THIN_RUNS: u8 = 8;
 const SPLICE_BYTES: usize = 16 << 10;
 /// Bytes read beyond a long frame's end, to see the next one's header.
 const HEADS_BYTES: usize = 256;
-/// Bytes a bulk flow moves in one wake before others get their turn.
-const BULK_TURN_BYTES: usize = 2 << 20;
+/// Bytes that all bulk flows of a core together move in one turn, before anything else gets its
+/// own: a millisecond or two.
+const BULK_TURN_BYTES: usize = 8 << 20;
+/// The most and the least of them that one flow may move.
+const BULK_SHARE_BYTES: std::ops::RangeInclusive<usize> = 128 << 10..=2 << 20;
 
 impl Wire {
     /// The oneshot poll of `end` completed.
@@ -41,10 +47,12 @@ impl Wire {
             return self.joined(key);
         }
         let flow = &pipe.flows[end];
-        if flow.is_blocked() {
+        if flow.ended {
+            // Nobody's bytes any more.
+        } else if flow.is_blocked() {
             // The source is not read while bytes wait; a reset is seen all the same.
             self.look_for_reset(key, end, completion.result);
-        } else if flow.phase == Phase::Broken || flow.phase == Phase::Open {
+        } else {
             match flow.gear {
                 Gear::Bulk => self.serve_bulk(key, end),
                 Gear::Parked | Gear::Flowing => self.serve_parked(key, end),
@@ -56,8 +64,12 @@ impl Wire {
     fn serve_parked(&mut self, key: Key, end: usize) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
         self.counters.wakes.inc();
-        let long = pipe.flows[end].runs > 0;
-        let most = if long { LONG_READ_BYTES } else { READ_BYTES };
+        let flow = &pipe.flows[end];
+        let most = match (self.counters.spill_held.get(), flow.runs) {
+            (SPILL_BYTES_MANY.., _) => THRIFTY_READ_BYTES,
+            (_, 1..) => LONG_READ_BYTES,
+            _ => READ_BYTES,
+        };
         let fd = pipe.ends[end].fd;
         let front = self.held_len(key, end);
         match socket::receive(fd, &mut self.ring.memory, front, most) {
@@ -83,8 +95,10 @@ impl Wire {
         // Bytes that must be seen are not spliced; a long frame's payload need not be.
         let splices = pipe.extra.as_ref().is_none_or(|extra| extra.unseen(end) >= SPLICE_BYTES);
         let flow = &mut pipe.flows[end];
-        let full = got == most;
-        flow.runs = if full || (flow.runs > 0 && got >= READ_BYTES) {
+        let full = got == most && !flow.slow;
+        flow.runs = if flow.slow {
+            0
+        } else if full || (flow.runs > 0 && got >= READ_BYTES) {
             flow.runs.saturating_add(1)
         } else {
             0
@@ -101,7 +115,7 @@ impl Wire {
         self.arm(key, end);
     }
 
-    fn change_gear(&mut self, key: Key, end: usize, to: Gear) {
+    pub(super) fn change_gear(&mut self, key: Key, end: usize, to: Gear) {
         if let Some(pipe) = self.slab.get_mut(key) {
             let from = std::mem::replace(&mut pipe.flows[end].gear, to);
             self.counters.gears.shift(DIRECTIONS[end], from, to);
@@ -111,10 +125,11 @@ impl Wire {
     /// Arms the multishot receive of a flowing end.
     pub(super) fn receive_all(&mut self, key: Key, end: usize) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
-        let flow = &pipe.flows[end];
-        let wanted = pipe.life == Life::Open && flow.phase == Phase::Open && !flow.is_blocked();
-        if pipe.ends[end].reading != Reading::Idle || !wanted {
+        if pipe.ends[end].reading != Reading::Idle || pipe.life != Life::Open {
             return;
+        }
+        if !pipe.listens(end) || pipe.flows[end].is_blocked() {
+            return self.stopped_receiving(key, end);
         }
         pipe.ends[end].reading = Reading::Receiving;
         let token = Token::new(Kind::Received, end, key.slot, key.generation).pack();
@@ -134,8 +149,10 @@ impl Wire {
     pub(super) fn received(&mut self, key: Key, end: usize, completion: Completion) {
         if let Some(id) = completion.buffer {
             self.turns[self.filling].buffers.push(id);
+            self.sweep.buffers_used = true;
         }
         let Some(pipe) = self.slab.get_mut(key) else { return };
+        let joining = pipe.ends[end].reading == Reading::Joining;
         if !completion.more {
             pipe.ends[end].reading = Reading::Idle;
         }
@@ -153,11 +170,13 @@ impl Wire {
             }
             (0, _) => return self.source_ended(key, end),
             (negative, _) => match -negative {
-                libc::ENOBUFS => {
+                libc::ENOBUFS if !joining => {
                     self.counters.enobufs.inc();
                     self.starved.push((key, end));
                     return;
                 }
+                // It was asked to end, and did for another reason.
+                libc::ENOBUFS => {}
                 libc::ECANCELED => {}
                 errno => {
                     let error = io::Error::from_raw_os_error(errno);
@@ -174,7 +193,7 @@ impl Wire {
     fn stopped_receiving(&mut self, key: Key, end: usize) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
         let flow = &mut pipe.flows[end];
-        let large = flow.runs >= BULK_RUNS;
+        let large = flow.runs >= BULK_RUNS && !flow.slow;
         let bulk = large && pipe.extra.is_none();
         // Bytes that must be seen cannot be spliced: they are read in long pieces, in place.
         flow.runs = u8::from(large && !bulk);
@@ -195,7 +214,7 @@ impl Wire {
             return;
         }
         flow.runs = flow.runs.saturating_add(1);
-        if flow.runs == BULK_RUNS {
+        if flow.runs >= BULK_RUNS {
             self.stop_receiving(key, end);
         }
     }
@@ -208,13 +227,15 @@ impl Wire {
         if unseen < SPLICE_BYTES || pipe.flows[end].turn != NONE {
             return self.serve_heads(key, end, unseen);
         }
-        let Some(mut through) = self.pool.borrow() else {
+        let crowded = self.counters.spill_held.get() >= SPILL_BYTES_MANY;
+        let Some(mut through) = self.pool.borrow().filter(|_| !crowded) else {
             // No pipe to be had: in place, as if it were parked.
             self.counters.pipes_refused.inc();
             return self.serve_parked(key, end);
         };
         let Some(pipe) = self.slab.get_mut(key) else { return self.pool.give_back(through) };
         let (source, sink) = (pipe.ends[end].fd, pipe.ends[1 - end].fd);
+        let share = self.bulk.share();
         let mut moved = 0;
         let outcome = loop {
             match through.fill(source, through.room.min(unseen - moved)) {
@@ -224,7 +245,7 @@ impl Wire {
                 Err(e) => break Bulk::SourceFailed(e),
             }
             match drain(&mut through, sink) {
-                Ok(true) if moved >= BULK_TURN_BYTES.min(unseen) => break Bulk::Empty,
+                Ok(true) if moved >= share.min(unseen) => break Bulk::Empty,
                 Ok(true) => {}
                 Ok(false) => break Bulk::SinkFull,
                 Err(e) => break Bulk::SinkFailed(e),
@@ -232,7 +253,6 @@ impl Wire {
         };
         let flow = &mut pipe.flows[end];
         flow.bytes += moved as u64;
-        flow.hot = true;
         pipe.active = self.now;
         flow.runs = if moved < THIN_BYTES { flow.runs.saturating_add(1) } else { 0 };
         let thin = flow.runs >= THIN_RUNS;
@@ -285,6 +305,27 @@ impl Wire {
             self.change_gear(key, end, Gear::Parked);
         }
         self.arm(key, end);
+    }
+}
+
+/// How many bulk flows share a turn.
+#[derive(Debug, Default)]
+pub struct Bulks {
+    before: usize,
+    now: usize,
+}
+
+impl Bulks {
+    /// A turn begins: as many as in the last one are expected.
+    pub fn begin(&mut self) {
+        self.before = std::mem::take(&mut self.now);
+    }
+
+    /// Bytes that one more flow may move in this turn.
+    fn share(&mut self) -> usize {
+        self.now += 1;
+        let share = BULK_TURN_BYTES / self.before.max(1);
+        share.clamp(*BULK_SHARE_BYTES.start(), *BULK_SHARE_BYTES.end())
     }
 }
 

@@ -30,6 +30,11 @@ pub trait Out {
     fn finish(&mut self, to: End);
     /// Microseconds on a clock that may wrap: what a Ping's way is measured with.
     fn clock(&mut self) -> u32;
+    /// A number nobody can foresee: masks of our frames to a server (§5.3).
+    fn random(&mut self) -> u32;
+    /// Whether bytes wait on their way to an end whose machine has acknowledged some within so
+    /// many milliseconds: it lives, and what we say next reaches it only behind them.
+    fn is_busy(&mut self, to: End, within: u32) -> bool;
 }
 
 /// How an end stopped sending.
@@ -44,10 +49,8 @@ pub enum Stop {
 /// Why the relay itself brought the pipe to its end. `None` of it: the ends did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// A frame that breaks the rules came from this end.
+    /// A frame that breaks the rules, or is beyond a limit, came from this end.
     Fault(End, Fault),
-    /// More messages a second than the route allows.
-    TooMany,
     /// No answer to our Ping in time.
     PingTimeout(End),
     /// Told to drain.
@@ -113,6 +116,8 @@ const _: () = assert!(size_of::<Relay>() <= 176);
 pub const GRACE_MS: u32 = 5_000;
 /// After that FIN the sockets are given up.
 pub const LINGER_MS: u32 = 2_000;
+/// How often an ending that has to wait is looked at.
+const PROGRESS_MS: u32 = 1_000;
 
 /// When the engine has to call again, or that it may take the pipe down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,10 +178,11 @@ impl Relay {
         }
         let to = other(from);
         let open = matches!(self.half(to).way, Way::Open | Way::Closing(_));
+        let messages = if from == End::Client { self.messages_left(now) } else { None };
         let terms = &*self.terms;
         let half = if from == End::Client { &mut self.client } else { &mut self.server };
         let mark = (half.mark != 0 && !half.ping_waits).then(|| half.mark.to_be_bytes());
-        let limits = Limits { mark, ..terms.limits(from) };
+        let limits = Limits { mark, messages, ..terms.limits(from) };
         let mut flow = Flow {
             out,
             terms,
@@ -190,6 +196,7 @@ impl Relay {
         };
         let verdict = half.tunnel.feed(&bytes[span], &limits, &mut flow);
         let Flow { messages, close, ponged, .. } = flow;
+        self.messages = self.messages.saturating_sub(messages);
         if ponged {
             self.ponged(from, out.clock());
         }
@@ -201,10 +208,7 @@ impl Relay {
         match verdict {
             Verdict::Open => {}
             Verdict::Closed => self.close_passed(from, now),
-            Verdict::Bad(fault) => self.offence(from, Why::Fault(from, fault), fault.code(), now),
-        }
-        if from == End::Client && messages > 0 && !self.afford(messages, now) {
-            self.offence(from, Why::TooMany, CODE_POLICY, now);
+            Verdict::Bad(fault) => self.offence(from, fault, now),
         }
     }
 
@@ -219,13 +223,11 @@ impl Relay {
     }
 
     /// An end broke the rules: it gets a Close that says so, the other one that we go away.
-    fn offence(&mut self, from: End, why: Why, code: u16, now: u32) {
-        if matches!(why, Why::Fault(..)) {
-            self.half_mut(from).ear = Ear::Deaf;
-        }
-        self.why.get_or_insert(why);
-        self.record(Side::Proxy, Some(code));
-        self.want_close(from, code);
+    fn offence(&mut self, from: End, fault: Fault, now: u32) {
+        self.half_mut(from).ear = Ear::Deaf;
+        self.why.get_or_insert(Why::Fault(from, fault));
+        self.record(Side::Proxy, Some(fault.code()));
+        self.want_close(from, fault.code());
         let other_code = if from == End::Client { CODE_GOING_AWAY } else { CODE_INTERNAL };
         self.want_close(other(from), other_code);
         self.begin_grace(now);
@@ -283,6 +285,17 @@ impl Relay {
         self.say(End::Client, now, out);
     }
 
+    /// Says what can be said before the engine takes the pipe down: a Close with `code` to each end
+    /// whose stream stands between two frames.
+    pub fn leave<O: Out>(&mut self, code: u16, now: u32, out: &mut O) {
+        self.why.get_or_insert(Why::Drained);
+        self.begin_grace(now);
+        for to in [End::Client, End::Server] {
+            self.want_close(to, code);
+            self.say(to, now, out);
+        }
+    }
+
     /// Whether something of ours waits for a boundary on the way to `to`.
     fn waits(&self, to: End) -> bool {
         let half = self.half(to);
@@ -294,21 +307,23 @@ impl Relay {
         if !self.waits(to) || !self.half(other(to)).tunnel.at_boundary() {
             return;
         }
-        let mask = |salt: u64| (to == End::Server).then(|| mask_key(salt, now));
+        let mask = (to == End::Server).then(|| out.random().to_be_bytes());
         let half = self.half_mut(to);
         match half.way {
             Way::Closing(code) => {
                 half.way = Way::Closed;
-                let frame = Control::close(code, "", mask(u64::from(code)));
+                let frame = Control::close(code, "", mask);
                 out.insert(to, frame.as_bytes());
                 self.record(Side::Proxy, Some(code));
+                // However long the frame before it took, the answer to it has its full time.
+                self.grace = now.wrapping_add(GRACE_MS).max(1);
             }
             _ => {
                 half.ping_waits = false;
                 half.ping = now;
                 half.sent = out.clock();
                 let mark: Mark = half.mark.to_be_bytes();
-                let frame = Control::ping(&mark, mask(half.mark));
+                let frame = Control::ping(&mark, mask);
                 out.insert(to, frame.as_bytes());
                 self.terms.count_ping();
             }
@@ -354,7 +369,7 @@ impl Relay {
         self.why
     }
 
-    /// Whether a Close went both ways: a FIN now is the clean end.
+    /// Whether an end has said Close: a FIN after it is the clean end.
     pub fn is_clean(&self) -> bool {
         self.client.tunnel.is_closed() || self.server.tunnel.is_closed()
     }
@@ -400,11 +415,15 @@ impl<O: Out> Sink for Flow<'_, O> {
         if matches!(opcode, Opcode::Text | Opcode::Binary) {
             self.messages += 1;
         }
-        self.terms.count_frame(self.from, opcode);
+        if self.open {
+            self.terms.count_frame(self.from, opcode);
+        }
     }
 
     fn payload(&mut self, opcode: Opcode, bytes: u64) {
-        self.terms.count_payload(self.from, opcode, bytes);
+        if self.open {
+            self.terms.count_payload(self.from, opcode, bytes);
+        }
     }
 
     fn close(&mut self, code: Option<u16>) {
@@ -416,8 +435,8 @@ impl<O: Out> Sink for Flow<'_, O> {
     }
 }
 
-const CODE_GOING_AWAY: u16 = 1001;
-const CODE_POLICY: u16 = 1008;
+/// We, or the other end, go away.
+pub const CODE_GOING_AWAY: u16 = 1001;
 const CODE_INTERNAL: u16 = 1011;
 
 /// The code of a drain: the service restarts, come back.
@@ -429,13 +448,4 @@ fn other(end: End) -> End {
 
 fn side(end: End) -> Side {
     if end == End::Client { Side::Client } else { Side::Server }
-}
-
-/// A mask key nobody can foresee is only wanted where a script chooses the payload; of our own
-/// control frames it need only differ from one to the next.
-fn mask_key(salt: u64, now: u32) -> [u8; 4] {
-    let mixed = (salt ^ u64::from(now) << 32 ^ 0x9e37_79b9_7f4a_7c15)
-        .wrapping_mul(0xd6e8_feb8_6659_fd93)
-        .rotate_left(29);
-    (mixed as u32).to_be_bytes()
 }

@@ -271,6 +271,7 @@ impl Wire {
         let ending = Ending::new(closing::SIDES[end], Stage::Pipe, cause);
         let Some(pipe) = self.slab.get_mut(key) else { return };
         pipe.ending = Some(ending);
+        pipe.flows[end].ended = true;
         if pipe.flows[end].phase == Phase::Open {
             pipe.flows[end].phase = Phase::Draining;
         }

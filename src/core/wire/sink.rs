@@ -52,14 +52,15 @@ impl Wire {
         let spill = flow.spill.get_or_insert_with(|| Box::new(Spill::new(now)));
         let mut skip = skip;
         let mut fits = true;
+        let before = spill.len();
         for span in self.turns[turn].spans(out) {
             let from = skip.min(span.len());
             skip -= from;
-            let left = span.len() - from;
-            self.counters.spill_held.add(left as u64);
-            fits &= spill.add(self.ring.memory.bytes(span.part(from, span.len())));
+            fits = fits && spill.add(self.ring.memory.bytes(span.part(from, span.len())));
         }
-        self.counters.spilled_bytes.add(out.bytes as u64);
+        let added = (spill.len() - before) as u64;
+        self.counters.spill_held.add(added);
+        self.counters.spilled_bytes.add(added);
         if fits {
             self.block(out.key, out.flow);
         } else {
@@ -175,10 +176,23 @@ impl Wire {
 
     fn unblocked(&mut self, key: Key, index: usize) {
         let Some(pipe) = self.slab.get(key) else { return };
-        match pipe.flows[index].phase {
-            Phase::Draining => self.finish(key, index),
-            Phase::Open => self.arm(key, index),
-            Phase::Finished | Phase::Broken => {}
+        if pipe.flows[index].phase == Phase::Draining {
+            self.finish(key, index);
+        }
+        self.arm(key, index);
+    }
+
+    /// Drops what waits for a sink that is lost.
+    pub(super) fn discard(&mut self, key: Key, index: usize) {
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        let flow = &mut pipe.flows[index];
+        let held = flow.spill.take().map_or(0, |spill| spill.len());
+        self.counters.spill_held.sub(held as u64);
+        if flow.pipe != NONE {
+            // It holds bytes of this connection: destroyed, never reused.
+            drop(self.pool.take(flow.pipe));
+            flow.pipe = NONE;
+            self.counters.pipes_lent.dec();
         }
     }
 
@@ -203,10 +217,17 @@ impl Wire {
     /// The source of `flow` has finished sending.
     pub(super) fn source_ended(&mut self, key: Key, index: usize) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
-        if pipe.flows[index].phase == Phase::Open {
-            pipe.flows[index].phase = Phase::Draining;
+        let staged = pipe.extra.is_some();
+        let flow = &mut pipe.flows[index];
+        if std::mem::replace(&mut flow.ended, true) {
+            return;
         }
-        if pipe.extra.is_some() {
+        if flow.phase == Phase::Open {
+            flow.phase = Phase::Draining;
+        }
+        // After close_notify more may come, and is nobody's.
+        self.stop_receiving(key, index);
+        if staged {
             self.staged_end(key, index);
         }
         self.finishing.push((key, index));
@@ -216,7 +237,7 @@ impl Wire {
     pub(super) fn finish(&mut self, key: Key, index: usize) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
         let other = pipe.flows[1 - index].phase;
-        let speaks = pipe.relay().is_some();
+        let speaks = pipe.has_relay();
         let flow = &mut pipe.flows[index];
         if pipe.life != Life::Open || flow.is_blocked() {
             return;
@@ -227,20 +248,21 @@ impl Wire {
         }
         if other == Phase::Broken && !speaks {
             // The send that failed took the reset with it: what looks like an end here is none.
-            // (A relay says a Close and FIN where it can.)
             let reset = Ending::new(closing::SIDES[index], Stage::Pipe, Cause::Reset);
             let ending = pipe.ending.unwrap_or(reset);
             return self.close(key, ending, How::Abort);
         }
-        let draining = flow.phase == Phase::Draining;
-        if draining && self.say_closed(key, index) {
+        let (draining, cut) = (flow.phase == Phase::Draining, flow.cut);
+        if draining && !cut && self.say_closed(key, index) {
             return self.finishing.push((key, index));
         }
         let Some(pipe) = self.slab.get_mut(key) else { return };
-        let flow = &mut pipe.flows[index];
-        let last = other == Phase::Finished || other == Phase::Broken;
+        // A relay that has said Close or FIN waits for the ends to say theirs: closing on bytes
+        // that come is a reset, and takes the Close from a peer that has not read it yet.
+        let heard = !speaks || pipe.flows.iter().all(|flow| flow.ended);
+        let last = heard && (other == Phase::Finished || other == Phase::Broken);
         if draining {
-            flow.phase = Phase::Finished;
+            pipe.flows[index].phase = Phase::Finished;
             if !last {
                 socket::finish(pipe.ends[1 - index].fd);
             }
@@ -257,11 +279,13 @@ impl Wire {
 
     /// Reading from `end` failed: what the peer did to it is done to the other side.
     pub(super) fn source_failed(&mut self, key: Key, end: usize, error: &io::Error) {
-        if self.staged_lost(key, end, error) {
+        if self.slab.get(key).is_none_or(|pipe| pipe.flows[end].ended) {
             return;
         }
         let cause = closing::cause_of(error);
-        self.close(key, Ending::new(closing::SIDES[end], Stage::Pipe, cause), How::Abort);
+        if !self.staged_lost(key, end, cause) {
+            self.close(key, Ending::new(closing::SIDES[end], Stage::Pipe, cause), How::Abort);
+        }
     }
 
     /// Sending on `flow` failed. What the sink said before is still delivered: its own reading
@@ -271,18 +295,29 @@ impl Wire {
         if pipe.life != Life::Open {
             return;
         }
+        let (sink, cause) = (1 - index, closing::cause_of(error));
+        let ending = Ending::new(closing::SIDES[sink], Stage::Pipe, cause);
+        let speaks = pipe.has_relay();
+        let reports = pipe.listens(sink)
+            && !pipe.flows[sink].is_blocked()
+            && pipe.ends[sink].reading != Reading::Idle;
+        let ended = pipe.flows[sink].ended;
         pipe.flows[index].phase = Phase::Broken;
-        let held = pipe.flows[index].spill.take().map_or(0, |spill| spill.len());
-        self.counters.spill_held.sub(held as u64);
-        let sink = 1 - index;
-        let ending = Ending::new(closing::SIDES[sink], Stage::Pipe, closing::cause_of(error));
-        let reports = pipe.flows[sink].phase == Phase::Open && !pipe.flows[sink].is_blocked();
-        if reports && pipe.ends[sink].reading != Reading::Idle {
+        if speaks {
+            pipe.ending.get_or_insert(ending);
+        } else {
             pipe.ending = Some(ending);
-            self.stop_receiving(key, index);
-            return;
         }
-        self.close(key, ending, How::Abort);
+        self.discard(key, index);
+        match (speaks, reports) {
+            (false, true) => self.stop_receiving(key, index),
+            (false, false) => self.close(key, ending, How::Abort),
+            // What the source still says is read, so that its end is seen, and dropped.
+            (true, _) if reports || ended => self.arm(key, index),
+            (true, _) => {
+                self.staged_lost(key, sink, cause);
+            }
+        }
     }
 
     /// Nobody reads `end` while its bytes wait for the other side: was it reset meanwhile?

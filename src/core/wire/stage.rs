@@ -1,16 +1,17 @@
 //! What stands between reading and sending on pipes that are more than bytes: the frame relay.
 //! Here what it wants done is carried out; what that is, it decides alone.
 
-use std::io;
 use std::ops::Range;
+use std::os::fd::RawFd;
 use std::time::Instant;
 
 use crate::meter::{Cause, Ending, Side, Stage};
 use crate::proto::frame::{End as Who, Fault};
 use crate::sys::memory::Span;
+use crate::sys::socket;
 
-use super::entry::{CLIENT, Phase, Pipe, SERVER};
-use super::relay::{CODE_RESTART, Next, Out, Relay, Stop, Why};
+use super::entry::{CLIENT, NONE, Phase, Pipe, SERVER};
+use super::relay::{CODE_GOING_AWAY, CODE_RESTART, Next, Out, Relay, Stop, Why};
 use super::secure::Secure;
 use super::slab::Key;
 use super::{How, Wire, closing};
@@ -58,6 +59,17 @@ const INSERT_MAX: usize = 14;
 struct Notes<'a> {
     acts: &'a mut Vec<Act>,
     epoch: Instant,
+    /// Descriptors of both ends, and whether bytes wait in a flow of ours towards each.
+    fds: [RawFd; 2],
+    blocked: [bool; 2],
+}
+
+impl<'a> Notes<'a> {
+    fn new(acts: &'a mut Vec<Act>, epoch: Instant, pipe: &Pipe) -> Self {
+        let fds = [pipe.ends[CLIENT].fd, pipe.ends[SERVER].fd];
+        let blocked = [pipe.flows[SERVER].is_blocked(), pipe.flows[CLIENT].is_blocked()];
+        Self { acts, epoch, fds, blocked }
+    }
 }
 
 impl Out for Notes<'_> {
@@ -79,6 +91,15 @@ impl Out for Notes<'_> {
 
     fn clock(&mut self) -> u32 {
         self.epoch.elapsed().as_micros() as u32
+    }
+
+    fn random(&mut self) -> u32 {
+        fastrand::u32(..)
+    }
+
+    fn is_busy(&mut self, to: Who, within: u32) -> bool {
+        let to = index(to);
+        socket::is_taking(self.fds[to], within).unwrap_or(self.blocked[to])
     }
 }
 
@@ -124,12 +145,14 @@ impl Wire {
             pipe.flows[end].bytes += span.len() as u64;
         }
         let now = self.milliseconds();
+        let Some(pipe) = self.slab.get_mut(key) else { return };
         let mut acts = std::mem::take(&mut self.acts);
-        let Some(relay) = self.slab.get_mut(key).and_then(Pipe::relay) else {
+        let mut notes = Notes::new(&mut acts, self.epoch, pipe);
+        let Some(relay) = pipe.relay() else {
             self.acts = acts;
+            pipe.active = self.now;
             return self.outgoing(key, end, span);
         };
-        let mut notes = Notes { acts: &mut acts, epoch: self.epoch };
         relay.pass(WHO[end], self.ring.memory.bytes(span), now, &mut notes);
         self.carry_out(key, end, Some(span), acts);
     }
@@ -143,34 +166,42 @@ impl Wire {
 
     /// `end` finished sending; FIN follows what is said here.
     pub(super) fn staged_end(&mut self, key: Key, end: usize) {
-        if self.is_cut(key, end)
-            && let Some(pipe) = self.slab.get_mut(key)
-        {
-            let cut = Ending::new(closing::SIDES[end], Stage::Pipe, Cause::Cut);
-            pipe.ending.get_or_insert(cut);
-        }
+        let cut = self.is_cut(key, end);
         self.tell(key, |relay, now, notes| relay.ended(WHO[end], Stop::Finished, now, notes));
         self.conclude(key);
+        if cut && let Some(pipe) = self.slab.get_mut(key) {
+            let ending = Ending::new(closing::SIDES[end], Stage::Pipe, Cause::Cut);
+            pipe.ending.get_or_insert(ending);
+            // A Close tells where the stream ends; bytes alone do not.
+            pipe.flows[end].cut = !pipe.has_relay();
+        }
     }
 
-    /// `end` is lost. The other one gets a Close if a frame has just ended, then FIN; it has until
-    /// the sweep to say its own.
-    pub(super) fn staged_lost(&mut self, key: Key, end: usize, error: &io::Error) -> bool {
+    /// `end` is lost for `cause`. The other one gets a Close if a frame has just ended, then FIN;
+    /// it has until the relay's grace is over to say its own. `false` where no relay speaks.
+    pub(super) fn staged_lost(&mut self, key: Key, end: usize, cause: Cause) -> bool {
         let Some(pipe) = self.slab.get_mut(key) else { return false };
-        if pipe.relay().is_none() || pipe.flows[1 - end].phase != Phase::Open {
+        if !pipe.has_relay() {
             return false;
         }
-        let cause = closing::cause_of(error);
-        pipe.ending.get_or_insert(Ending::new(closing::SIDES[end], Stage::Pipe, cause));
-        pipe.flows[1 - end].phase = Phase::Broken;
-        let held = pipe.flows[1 - end].spill.take().map_or(0, |spill| spill.len());
-        self.counters.spill_held.sub(held as u64);
-        pipe.active = self.now;
-        if pipe.flows[end].phase == Phase::Open {
-            pipe.flows[end].phase = Phase::Draining;
+        let flow = &mut pipe.flows[end];
+        flow.ended = true;
+        if flow.phase == Phase::Open {
+            flow.phase = Phase::Draining;
         }
+        pipe.flows[1 - end].phase = Phase::Broken;
+        pipe.active = self.now;
+        self.discard(key, 1 - end);
         self.tell(key, |relay, now, notes| relay.ended(WHO[end], Stop::Lost, now, notes));
+        // Where both ends have said Close, the reset took nothing away.
+        self.conclude(key);
+        let ending = Ending::new(closing::SIDES[end], Stage::Pipe, cause);
+        if let Some(pipe) = self.slab.get_mut(key) {
+            pipe.ending.get_or_insert(ending);
+        }
         self.finishing.push((key, end));
+        // What it still says was not wanted while there was something to lose by it.
+        self.arm(key, 1 - end);
         true
     }
 
@@ -179,16 +210,26 @@ impl Wire {
         self.tell(key, |relay, now, notes| relay.ended(WHO[end], Stop::Lost, now, notes));
     }
 
-    /// We want the pipe to end: with a Close where the relay speaks for us, else FIN.
-    pub(super) fn staged_close(&mut self, key: Key, ending: Ending) {
-        let Some(pipe) = self.slab.get_mut(key) else { return };
-        if pipe.relay().is_none() {
-            self.say_closed(key, CLIENT);
-            self.say_closed(key, SERVER);
-            return self.doomed.push((key, ending, How::Fin));
-        }
+    /// The relay ends the pipe as soon as a frame ends; `false` where there is none.
+    pub(super) fn staged_close(&mut self, key: Key, ending: Ending) -> bool {
+        let Some(pipe) = self.slab.get_mut(key).filter(|pipe| pipe.has_relay()) else {
+            return false;
+        };
         pipe.ending.get_or_insert(ending);
-        self.tell(key, |relay, now, notes| relay.drain(CODE_RESTART, now, notes));
+        let code = if ending.cause == Cause::Idle { CODE_GOING_AWAY } else { CODE_RESTART };
+        self.tell(key, |relay, now, notes| relay.drain(code, now, notes));
+        true
+    }
+
+    /// The last words of a pipe that is taken down: a Close where a frame has just ended, then
+    /// close_notify. Says whether there were any.
+    pub(super) fn staged_farewell(&mut self, key: Key) -> bool {
+        self.tell(key, |relay, now, notes| relay.leave(CODE_GOING_AWAY, now, notes));
+        for flow in [CLIENT, SERVER] {
+            self.say_closed(key, flow);
+        }
+        let spoken = |pipe: &Pipe| pipe.flows.iter().any(|flow| flow.turn != NONE);
+        self.slab.get(key).is_some_and(spoken)
     }
 
     /// The sweep comes by, about once a second.
@@ -217,9 +258,11 @@ impl Wire {
     /// Lets the relay act on an event without bytes.
     fn tell(&mut self, key: Key, event: impl FnOnce(&mut Relay, u32, &mut Notes<'_>)) {
         let now = self.milliseconds();
+        let Some(pipe) = self.slab.get_mut(key) else { return };
         let mut acts = std::mem::take(&mut self.acts);
-        if let Some(relay) = self.slab.get_mut(key).and_then(Pipe::relay) {
-            event(relay, now, &mut Notes { acts: &mut acts, epoch: self.epoch });
+        let mut notes = Notes::new(&mut acts, self.epoch, pipe);
+        if let Some(relay) = pipe.relay() {
+            event(relay, now, &mut notes);
         }
         self.carry_out(key, CLIENT, None, acts);
     }
@@ -229,6 +272,10 @@ impl Wire {
         for act in acts.drain(..) {
             match (act, span) {
                 (Act::Forward(part), Some(span)) => {
+                    // (A Pong of ours that was eaten is no traffic.)
+                    if let Some(pipe) = self.slab.get_mut(key) {
+                        pipe.active = self.now;
+                    }
                     self.outgoing(key, end, span.part(part.start, part.end));
                 }
                 (Act::Forward(_), None) => debug_assert!(false, "there is nothing to forward"),
@@ -281,8 +328,10 @@ fn ending_of(why: Why) -> Ending {
         Why::Fault(who, Fault::MessageTooLarge) => {
             Ending::new(side(who), Stage::Pipe, Cause::MessageTooBig)
         }
+        Why::Fault(who, Fault::TooManyMessages) => {
+            Ending::new(side(who), Stage::Pipe, Cause::MessageRate)
+        }
         Why::Fault(who, _) => Ending::new(side(who), Stage::Pipe, Cause::FrameBad),
-        Why::TooMany => Ending::client(Stage::Pipe, Cause::MessageRate),
         Why::PingTimeout(who) => Ending::new(side(who), Stage::Pipe, Cause::PingTimeout),
         Why::Drained => Ending::proxy(Stage::Pipe, Cause::Drained),
     }

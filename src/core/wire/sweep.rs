@@ -1,8 +1,9 @@
-//! The one timer of a core: every tenth of a second a tenth of the slab is looked at, so that each
-//! pipe is seen about once a second. Deadlines, demotion and paced endings come from here.
+//! The one timer of a core: every tenth of a second a tenth of the slab falls due to be looked at,
+//! a few entries a turn, so that each pipe is seen about once a second and no message waits for
+//! it. Deadlines, demotion and paced endings come from here.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
 use crate::balance::ServerId;
@@ -12,23 +13,76 @@ use crate::sys::socket;
 
 use super::entry::{CLIENT, Life, NONE, Phase, Reading, SERVER, TICKS_PER_SECOND, Ticks, ticks};
 use super::slab::Key;
-use super::{How, Wire, closing};
+use super::{How, Pipe, Wire, closing};
 
 /// Silent sweeps after which a flowing end is parked again.
 const COLD_SWEEPS: u8 = 5;
 /// Multishot receives cancelled in one tick at the most: a cancel walks the kernel's table.
 const DEMOTIONS_PER_TICK: u32 = 64;
+/// Bytes read for a sink between two sweeps, below which one that has bytes waiting is slow.
+const SLOW_BYTES: u32 = 128 << 10;
 /// Ticks a sink that reset may take to report it by its own reading.
 const BROKEN_TICKS: Ticks = 2 * TICKS_PER_SECOND;
+
+/// Entries looked at, and endings begun, in one turn at the most.
+const LOOKS_PER_TURN: u32 = 256;
+
+/// A deadline that has passed.
+enum Late {
+    Idle,
+    /// This end is the one still open.
+    HalfClose(usize),
+    /// This end took nothing any more, and did not report why.
+    Lost(usize),
+    /// This end takes nothing although bytes wait.
+    Stalled(usize),
+}
 
 /// Where the sweep is, and the endings that are due later.
 #[derive(Debug, Default)]
 pub struct Sweep {
     cursor: u32,
+    /// Entries that are to be looked at by now.
+    owed: u32,
     demotions: u32,
-    /// Buffers were used since the last whole round.
+    /// Provided buffers were used since their pages were last given back.
     pub buffers_used: bool,
+    /// Endings whose time has come, not all of them begun yet.
+    ending: bool,
     due: BinaryHeap<Reverse<Due>>,
+    /// Servers whose pipes are to end.
+    leaving: HashMap<ServerId, Leaving>,
+    /// All WebSockets are to end.
+    draining: Option<Leaving>,
+}
+
+/// Until when pipes of a kind are to end, and what their ending is called.
+#[derive(Debug, Clone, Copy)]
+struct Leaving {
+    until: Ticks,
+    ending: Ending,
+}
+
+/// A server whose pipes are to end.
+#[derive(Debug, Clone, Copy)]
+pub struct Leave {
+    pub server: ServerId,
+    /// Over how long; at once without.
+    pub over: Option<Duration>,
+    pub cause: Cause,
+}
+
+impl Due {
+    fn key(&self) -> Key {
+        Key { slot: self.slot, generation: self.generation }
+    }
+}
+
+impl Sweep {
+    /// Whether nothing is left to do before the next tick.
+    pub fn is_done(&self) -> bool {
+        self.owed == 0 && !self.ending
+    }
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,25 +94,65 @@ struct Due {
 }
 
 impl Wire {
-    /// Ends all pipes of a server, evenly spread over `over` (at once without).
-    pub fn end_server(&mut self, server: ServerId, over: Option<Duration>, cause: Cause) {
-        let keys = self.on_server(server);
-        self.end_paced(&keys, over, Ending::proxy(Stage::Pipe, cause));
+    /// Ends all pipes of servers, those of each evenly spread over its time (at once without), and
+    /// those that are on their way to them.
+    pub fn end_servers(&mut self, leaves: &[Leave]) {
+        let mut keys: HashMap<ServerId, Vec<Key>> = HashMap::new();
+        keys.extend(leaves.iter().map(|leave| (leave.server, Vec::new())));
+        for key in self.slab.keys() {
+            if let Some(pipe) = self.slab.get(key)
+                && let Some(keys) = keys.get_mut(&pipe.server)
+            {
+                keys.push(key);
+            }
+        }
+        // What was planned for them before is overtaken.
+        let slab = &self.slab;
+        let stays = |due: &Due| slab.get(due.key()).is_some_and(|p| !keys.contains_key(&p.server));
+        self.sweep.due.retain(|Reverse(due)| stays(due));
+        for Leave { server, over, cause } in leaves {
+            let ending = Ending::proxy(Stage::Pipe, *cause);
+            self.end_paced(keys.get(server).map_or(&[][..], Vec::as_slice), *over, ending);
+            let until = self.now.saturating_add(over.map_or(0, ticks));
+            self.sweep.leaving.insert(*server, Leaving { until, ending });
+        }
     }
 
-    /// Ends all L7 pipes with a Close, evenly spread over `over`; others are left to end by
-    /// themselves.
+    /// A server is wanted again: those of its pipes that were to end and have not begun to, stay.
+    pub fn keep_server(&mut self, server: ServerId) {
+        self.sweep.leaving.remove(&server);
+    }
+
+    /// Ends all WebSockets with a Close, evenly spread over `over`, and those that are still to
+    /// come in what is left of it; pipes in which we have no word are left to end by themselves.
     pub fn drain(&mut self, over: Duration) {
-        let speaks = |key: &Key| self.slab.get(*key).is_some_and(|pipe| pipe.extra.is_some());
+        let speaks = |key: &Key| self.slab.get(*key).is_some_and(Pipe::has_relay);
         let keys: Vec<Key> = self.slab.keys().filter(speaks).collect();
-        self.end_paced(&keys, Some(over), Ending::proxy(Stage::Pipe, Cause::Drained));
+        let ending = Ending::proxy(Stage::Pipe, Cause::Drained);
+        self.end_paced(&keys, Some(over), ending);
+        let until = self.now.saturating_add(ticks(over));
+        self.sweep.draining = Some(Leaving { until, ending });
     }
 
-    /// Ends everything now.
+    /// A pipe was born while its like are being ended: it ends with them.
+    pub(super) fn born_late(&mut self, key: Key) {
+        let Some(pipe) = self.slab.get(key) else { return };
+        let with_all = self.sweep.draining.filter(|_| pipe.has_relay());
+        // (Who comes to a draining server is tied to it: control says when that is over.)
+        let with_server = self.sweep.leaving.get(&pipe.server).copied();
+        let with_server = with_server.filter(|it| it.ending.cause != Cause::ServerDraining);
+        if let Some(Leaving { until, ending }) = with_all.or(with_server) {
+            let at = self.now + fastrand::u32(0..=until.saturating_sub(self.now));
+            self.end_later(key, at, ending);
+        }
+    }
+
+    /// Ends everything now; what was to end later is forgotten.
     pub fn end_all(&mut self, cause: Cause) {
+        self.sweep.due.clear();
         let keys: Vec<Key> = self.slab.keys().collect();
         for key in keys {
-            self.close(key, Ending::proxy(Stage::Pipe, cause), How::Fin);
+            self.end_later(key, self.now, Ending::proxy(Stage::Pipe, cause));
         }
     }
 
@@ -68,57 +162,87 @@ impl Wire {
             // Evenly spread, with jitter inside each one's own share of the time.
             let from = span * place as u64 / keys.len() as u64;
             let to = span * (place as u64 + 1) / keys.len() as u64;
-            let at = self.now + fastrand::u64(from..=to) as Ticks;
-            if at <= self.now {
-                self.end_by_plan(*key, ending);
-            } else {
-                let (slot, generation) = (key.slot, key.generation);
-                let ending = ending.index() as u16;
-                self.sweep.due.push(Reverse(Due { at, slot, generation, ending }));
-            }
+            self.end_later(*key, self.now + fastrand::u64(from..=to) as Ticks, ending);
         }
     }
 
-    /// Ends one pipe because we want to: with a Close where the protocol has one, else FIN.
+    /// Ends a pipe once the clock says `at`.
+    pub(super) fn end_later(&mut self, key: Key, at: Ticks, ending: Ending) {
+        let Key { slot, generation } = key;
+        let ending = ending.index() as u16;
+        self.sweep.due.push(Reverse(Due { at, slot, generation, ending }));
+        self.sweep.ending |= at <= self.now;
+    }
+
+    /// Ends one pipe because we want to, unless its server is wanted again by now.
     fn end_by_plan(&mut self, key: Key, ending: Ending) {
-        if self.slab.get(key).is_some_and(|pipe| pipe.extra.is_some()) {
-            self.staged_close(key, ending);
-        } else {
-            self.close(key, ending, How::Fin);
+        let Some(pipe) = self.slab.get(key) else { return };
+        let leaves = |server| self.sweep.leaving.get(server).is_some_and(|it| it.ending == ending);
+        match ending.cause {
+            Cause::Shutdown => self.end_now(key, ending),
+            Cause::Drained => self.end_in_order(key, ending),
+            _ if leaves(&pipe.server) => self.end_in_order(key, ending),
+            _ => {}
         }
     }
 
-    /// A tick's share of the slab.
+    /// A tick went by: its share of the slab falls due.
     pub(super) fn sweep(&mut self) {
-        while let Some(Reverse(due)) = self.sweep.due.peek() {
-            if due.at > self.now {
-                break;
-            }
-            let Some(Reverse(due)) = self.sweep.due.pop() else { break };
-            if let Some(ending) = Ending::from_index(due.ending as usize) {
-                self.end_by_plan(Key { slot: due.slot, generation: due.generation }, ending);
-            }
-        }
+        self.sweep.ending = true;
         self.sweep.demotions = 0;
         let slots = self.slab.slots();
-        for _ in 0..slots.div_ceil(TICKS_PER_SECOND) {
-            if self.sweep.cursor >= slots {
-                self.sweep.cursor = 0;
-            }
-            if let Some(key) = self.slab.key_at(self.sweep.cursor) {
-                self.look_at(key);
-            }
-            self.sweep.cursor += 1;
-        }
+        self.sweep.owed = slots.min(self.sweep.owed + slots.div_ceil(TICKS_PER_SECOND));
         if self.now.is_multiple_of(TICKS_PER_SECOND) {
             self.counters.sweeps.inc();
             self.give_memory_back();
         }
     }
 
+    /// A turn's part of what fell due.
+    pub(super) fn sweep_some(&mut self) {
+        for _ in 0..LOOKS_PER_TURN {
+            if !self.sweep.ending || !self.has_room() {
+                break;
+            }
+            match self.sweep.due.peek() {
+                Some(Reverse(due)) if due.at <= self.now => {}
+                _ => self.sweep.ending = false,
+            }
+            if self.sweep.ending
+                && let Some(Reverse(due)) = self.sweep.due.pop()
+                && let Some(ending) = Ending::from_index(due.ending.into())
+            {
+                self.end_by_plan(due.key(), ending);
+            }
+        }
+        for _ in 0..LOOKS_PER_TURN.min(self.sweep.owed) {
+            if !self.has_room() {
+                break;
+            }
+            if self.sweep.cursor >= self.slab.slots() {
+                self.sweep.cursor = 0;
+            }
+            if let Some(key) = self.slab.key_at(self.sweep.cursor) {
+                self.look_at(key);
+            }
+            self.sweep.cursor += 1;
+            self.sweep.owed -= 1;
+        }
+    }
+
     fn look_at(&mut self, key: Key) {
-        if let Some((ending, how)) = self.overdue(key) {
-            return self.close(key, ending, how);
+        match self.late(key) {
+            Some(Late::Idle) => self.end_in_order(key, Ending::proxy(Stage::Pipe, Cause::Idle)),
+            Some(Late::HalfClose(open)) => {
+                let ending = Ending::new(closing::SIDES[open], Stage::Pipe, Cause::HalfClose);
+                self.end_now(key, ending);
+            }
+            Some(Late::Lost(sink)) => self.give_up(key, sink, Cause::Reset),
+            Some(Late::Stalled(sink)) => self.give_up(key, sink, Cause::Stall),
+            None => {}
+        }
+        if self.slab.get(key).is_none_or(|pipe| pipe.life != Life::Open) {
+            return;
         }
         if let Some(pipe) = self.slab.get_mut(key)
             && !pipe.settled
@@ -132,11 +256,17 @@ impl Wire {
             let Some(pipe) = self.slab.get_mut(key) else { return };
             let flow = &mut pipe.flows[end];
             flow.wakes = 0;
-            let hot = std::mem::replace(&mut flow.hot, false);
-            flow.cold = if hot { 0 } else { flow.cold.saturating_add(1) };
-            if flow.pipe != NONE && !hot {
-                // Its sink took nothing for a sweep: the pipe is needed elsewhere.
+            let moved = (flow.bytes as u32).wrapping_sub(flow.mark);
+            flow.mark = flow.bytes as u32;
+            flow.cold = if moved > 0 { 0 } else { flow.cold.saturating_add(1) };
+            flow.slow = flow.is_blocked() && moved < SLOW_BYTES;
+            if flow.slow {
+                flow.runs = 0;
+            }
+            if flow.slow && flow.pipe != NONE {
+                // The pipe is needed elsewhere.
                 self.unpipe(key, end);
+                self.change_gear(key, end, Gear::Parked);
             } else if flow.cold >= COLD_SWEEPS
                 && pipe.ends[end].reading == Reading::Receiving
                 && self.sweep.demotions < DEMOTIONS_PER_TICK
@@ -150,7 +280,7 @@ impl Wire {
     }
 
     /// Which deadline of the pipe has passed.
-    fn overdue(&self, key: Key) -> Option<(Ending, How)> {
+    fn late(&self, key: Key) -> Option<Late> {
         let pipe = self.slab.get(key)?;
         if pipe.life != Life::Open {
             return None;
@@ -159,28 +289,40 @@ impl Wire {
             limit.is_some_and(|limit| self.now.saturating_sub(since) >= limit)
         };
         for end in [CLIENT, SERVER] {
-            let flow = &pipe.flows[end];
-            let sink = closing::SIDES[1 - end];
-            if flow.phase == Phase::Broken && passed(pipe.active, Some(BROKEN_TICKS)) {
-                return Some((Ending::new(sink, Stage::Pipe, Cause::Reset), How::Abort));
+            let (flow, sink) = (&pipe.flows[end], 1 - end);
+            // (A relay that knows of the loss has its own clock.)
+            let unheard = !pipe.has_relay() || !pipe.flows[sink].ended;
+            if flow.phase == Phase::Broken && unheard && passed(pipe.active, Some(BROKEN_TICKS)) {
+                return Some(Late::Lost(sink));
             }
             if flow.spill.as_ref().is_some_and(|spill| passed(spill.since, pipe.birth.stall)) {
-                return Some((Ending::new(sink, Stage::Pipe, Cause::Stall), How::Abort));
+                return Some(Late::Stalled(sink));
             }
+        }
+        if pipe.flows.iter().any(|flow| flow.is_blocked()) {
+            // As long as bytes wait there is no silence; the stall has its own limit.
+            return None;
         }
         let open = pipe.flows.iter().position(|flow| flow.phase == Phase::Open);
         let half = pipe.flows.iter().any(|flow| flow.phase == Phase::Finished);
-        if let (true, Some(open)) = (half, open)
-            && passed(pipe.active, pipe.birth.half_close)
-        {
-            let ending = Ending::new(closing::SIDES[open], Stage::Pipe, Cause::HalfClose);
-            return Some((ending, How::Fin));
+        match open {
+            Some(open) if half && passed(pipe.active, pipe.birth.half_close) => {
+                Some(Late::HalfClose(open))
+            }
+            _ => passed(pipe.active, pipe.birth.idle).then_some(Late::Idle),
         }
-        let blocked = pipe.flows.iter().any(|flow| flow.is_blocked());
-        if !blocked && passed(pipe.active, pipe.birth.idle) {
-            return Some((Ending::proxy(Stage::Pipe, Cause::Idle), How::Fin));
+    }
+
+    /// A sink that takes nothing, or is lost without a word, is dropped; the other end hears of it
+    /// as far as it can.
+    fn give_up(&mut self, key: Key, sink: usize, cause: Cause) {
+        let Some(pipe) = self.slab.get(key) else { return };
+        if pipe.has_relay() {
+            socket::abort(pipe.ends[sink].fd);
+            self.staged_lost(key, sink, cause);
+        } else {
+            self.close(key, Ending::new(closing::SIDES[sink], Stage::Pipe, cause), How::Abort);
         }
-        None
     }
 
     fn give_memory_back(&mut self) {

@@ -81,11 +81,12 @@ impl Terms {
         self.route.live.inc();
     }
 
-    /// One is over. Where nobody said Close, the server's side is not told from the client's.
-    pub fn ended(&self, age: Duration, closed_by: Option<(Side, Option<u16>)>) {
+    /// One is over. Where frames were followed and nobody said Close, that is told; whose fault it
+    /// was is the ending's to say.
+    pub fn ended(&self, age: Duration, followed: bool, closed_by: Option<(Side, Option<u16>)>) {
         self.route.live.dec();
         self.route.age.0.record(age);
-        if closed_by.is_none() {
+        if followed && closed_by.is_none() {
             self.route.closes.count(Side::Proxy, CloseCodes::ABNORMAL);
         }
     }

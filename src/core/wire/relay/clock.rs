@@ -5,7 +5,8 @@ use crate::meter::CloseCodes;
 use crate::proto::frame::End;
 
 use super::{
-    CODE_GOING_AWAY, CODE_INTERNAL, Ear, LINGER_MS, Next, Out, Relay, Way, Why, other, side,
+    CODE_GOING_AWAY, CODE_INTERNAL, Ear, GRACE_MS, LINGER_MS, Next, Out, PROGRESS_MS, Relay, Way,
+    Why, other, side,
 };
 
 impl Relay {
@@ -26,17 +27,17 @@ impl Relay {
         let terms = self.terms.clone();
         let half = self.half_mut(end);
         if half.mark != 0 {
-            let waited = now.wrapping_sub(half.ping);
-            // Any byte since the Ping shows a living peer whose Pong is stuck behind its own data.
-            let silent = !after(half.heard, half.ping);
-            if waited >= terms.ping_timeout() && !half.ping_waits {
-                if silent {
-                    self.ping_missed(end, now);
-                    self.say(other(end), now, out);
-                } else {
-                    half.mark = 0;
-                    half.ping = terms.next_ping(half.heard, random);
-                }
+            let patience = terms.ping_timeout();
+            if half.ping_waits || now.wrapping_sub(half.ping) < patience {
+                return;
+            }
+            // A peer that is heard, or that still takes what went before our Ping, lives: its Pong
+            // is stuck behind other bytes, and has another timeout to come.
+            if after(half.heard, half.ping) || out.is_busy(end, patience) {
+                half.ping = now;
+            } else {
+                self.ping_missed(end, now);
+                self.say(other(end), now, out);
             }
             return;
         }
@@ -79,11 +80,15 @@ impl Relay {
         if !reached(now, self.grace) {
             return Next::At(self.grace);
         }
+        if self.is_on_its_way(now, out) {
+            self.grace = now.wrapping_add(PROGRESS_MS).max(1);
+            return Next::At(self.grace);
+        }
         if self.client.way == Way::Over && self.server.way == Way::Over {
             return Next::Over;
         }
-        for (to, code) in [(End::Client, CODE_GOING_AWAY), (End::Server, CODE_GOING_AWAY)] {
-            self.want_close(to, code);
+        for to in [End::Client, End::Server] {
+            self.want_close(to, CODE_GOING_AWAY);
             self.say(to, now, out);
             let half = self.half_mut(to);
             if half.way != Way::Over {
@@ -96,6 +101,18 @@ impl Relay {
         }
         self.grace = now.wrapping_add(LINGER_MS).max(1);
         Next::At(self.grace)
+    }
+
+    /// Whether an ending has to wait: a frame that our Close must not cut is still coming, or bytes
+    /// said before are still being taken. (An end that takes nothing is the engine's to give up.)
+    fn is_on_its_way<O: Out>(&self, now: u32, out: &mut O) -> bool {
+        [End::Client, End::Server].into_iter().any(|to| {
+            let from = self.half(other(to));
+            let coming = matches!(self.half(to).way, Way::Closing(_))
+                && from.ear == Ear::Open
+                && now.wrapping_sub(from.heard) < GRACE_MS;
+            coming || out.is_busy(to, GRACE_MS)
+        })
     }
 
     /// When [`Relay::sweep`] has something to do, as things stand.
@@ -115,25 +132,22 @@ impl Relay {
         }
     }
 
-    /// Takes `wanted` tokens from the bucket that holds one second's worth.
-    pub(super) fn afford(&mut self, wanted: u32, now: u32) -> bool {
-        let rate = self.terms.messages_per_second;
+    /// Messages the client may begin now: a bucket that holds one second's worth.
+    pub(super) fn messages_left(&mut self, now: u32) -> Option<u32> {
+        let rate = u64::from(self.terms.messages_per_second);
         if rate == 0 {
-            return true;
+            return None;
         }
-        let passed = u64::from(now.wrapping_sub(self.filled));
-        let earned = passed * u64::from(rate) / 1000;
-        if earned > 0 {
+        let earned = u64::from(now.wrapping_sub(self.filled)) * rate / 1000;
+        let left = u64::from(self.messages) + earned;
+        if left >= rate {
             self.filled = now;
-            self.messages = (u64::from(self.messages) + earned).min(u64::from(rate)) as u32;
+        } else {
+            // Only for what was earned: the part of a message that was not, stays to be earned.
+            self.filled = self.filled.wrapping_add((earned * 1000 / rate) as u32);
         }
-        match self.messages.checked_sub(wanted) {
-            Some(left) => {
-                self.messages = left;
-                true
-            }
-            None => false,
-        }
+        self.messages = left.min(rate) as u32;
+        Some(self.messages)
     }
 }
 

@@ -18,6 +18,8 @@ struct Bench {
     client: Vec<u8>,
     server: Vec<u8>,
     finished: Vec<End>,
+    /// This end still takes what was said to it before.
+    busy: Option<End>,
 }
 
 struct Wires<'a> {
@@ -26,6 +28,7 @@ struct Wires<'a> {
     client: &'a mut Vec<u8>,
     server: &'a mut Vec<u8>,
     finished: &'a mut Vec<End>,
+    busy: Option<End>,
 }
 
 impl Out for Wires<'_> {
@@ -43,6 +46,12 @@ impl Out for Wires<'_> {
     fn clock(&mut self) -> u32 {
         0
     }
+    fn random(&mut self) -> u32 {
+        0x0102_0304
+    }
+    fn is_busy(&mut self, to: End, _: u32) -> bool {
+        self.busy == Some(to)
+    }
 }
 
 macro_rules! wires {
@@ -53,6 +62,7 @@ macro_rules! wires {
             client: &mut $bench.client,
             server: &mut $bench.server,
             finished: &mut $bench.finished,
+            busy: $bench.busy,
         }
     };
 }
@@ -77,7 +87,8 @@ impl Bench {
         // A start close to where the clock wraps: nothing may notice.
         let now = u32::MAX - 1_000;
         let relay = Relay::new(Arc::new(terms), false, now, 0);
-        Bench { relay, now, client: Vec::new(), server: Vec::new(), finished: Vec::new() }
+        let (client, server, finished) = (Vec::new(), Vec::new(), Vec::new());
+        Bench { relay, now, client, server, finished, busy: None }
     }
 
     fn from(&mut self, from: End, bytes: &[u8]) {
@@ -216,7 +227,106 @@ fn too_many_messages_are_1008() {
     assert!(bench.client.is_empty(), "two were earned");
     bench.from(End::Client, &text(true, "m"));
     assert_eq!(close_code(&bench.client), Some(1008));
-    assert_eq!(bench.relay.why(), Some(Why::TooMany));
+    let why = Why::Fault(End::Client, frame::Fault::TooManyMessages);
+    assert_eq!(bench.relay.why(), Some(why));
+}
+
+/// What a client may send is what the route says, however the clock's steps fall.
+#[test]
+fn any_rate_is_earned_in_full() {
+    for rate in [1, 7, 9, 10, 15, 19, 1000] {
+        let mut bench = Bench::new(|rule| rule.messages_per_second = rate);
+        let mut sent = 0;
+        // Ten seconds of a client that keeps to the rate, on a clock of tenths.
+        for tenth in 1..=100 {
+            bench.now = bench.now.wrapping_add(100);
+            while sent < rate * tenth / 10 {
+                bench.from(End::Client, &text(true, "m"));
+                sent += 1;
+            }
+        }
+        assert!(bench.client.is_empty(), "{rate} a second");
+        let burst: Vec<u8> = (0..2 * rate + 2).flat_map(|_| text(true, "m")).collect();
+        bench.take_server();
+        bench.from(End::Client, &burst);
+        assert_eq!(close_code(&bench.client), Some(1008), "{rate} a second");
+        let passed = bench.server.len() / text(true, "m").len();
+        assert!(passed <= rate as usize + 1, "{passed} of a burst passed at {rate} a second");
+    }
+}
+
+#[test]
+fn a_frame_that_comes_slowly_is_not_cut_by_a_drain() {
+    let mut bench = Bench::new(|_| {});
+    let long = data(Opcode::Text, true, false, &[b'x'; 100]);
+    bench.from(End::Server, &long[..10]);
+    bench.drain();
+    for piece in long[10..].chunks(10) {
+        let _ = bench.after(GRACE_MS - 1_000);
+        bench.from(End::Server, piece);
+        assert!(bench.finished.is_empty(), "the frame is still coming");
+    }
+    assert_eq!(close_code(&bench.client[long.len()..]), Some(1012));
+    let _ = bench.after(GRACE_MS - 1);
+    assert!(bench.finished.is_empty(), "its time for an answer begins with the Close");
+    let _ = bench.after(GRACE_MS);
+    assert_eq!(bench.finished, [End::Client, End::Server]);
+}
+
+#[test]
+fn a_frame_that_stops_coming_is_cut_by_a_drain() {
+    let mut bench = Bench::new(|_| {});
+    bench.from(End::Server, &data(Opcode::Text, true, false, &[b'x'; 100])[..10]);
+    bench.drain();
+    let _ = bench.after(GRACE_MS + 1);
+    assert_eq!(bench.finished, [End::Client, End::Server]);
+    assert_eq!(bench.client.len(), 10, "no Close inside a frame");
+}
+
+#[test]
+fn an_end_that_still_takes_bytes_is_waited_for() {
+    let mut bench = Bench::new(|_| {});
+    bench.drain();
+    bench.busy = Some(End::Client);
+    for _ in 0..10 {
+        let _ = bench.after(GRACE_MS);
+        assert!(bench.finished.is_empty());
+    }
+    bench.busy = None;
+    let _ = bench.after(GRACE_MS);
+    assert_eq!(bench.finished, [End::Client, End::Server]);
+    assert_eq!(bench.after(LINGER_MS + 1), Next::Over);
+}
+
+#[test]
+fn a_pong_behind_a_long_download_is_waited_for() {
+    let mut bench = Bench::with(|_| {}, Some(ping(false)));
+    let _ = bench.after(31_000);
+    let mark = ping_at(&bench.take_client()).expect("a Ping");
+    bench.busy = Some(End::Client);
+    for _ in 0..5 {
+        let _ = bench.after(21_000);
+    }
+    assert_eq!(bench.relay.why(), None);
+    // When it comes at last it is still ours.
+    bench.from(End::Client, Control::pong(&mark, Some(KEY)).as_bytes());
+    assert!(bench.server.is_empty());
+    bench.busy = None;
+    let _ = bench.after(31_000);
+    assert!(ping_at(&bench.take_client()).is_some(), "another Ping");
+    let _ = bench.after(21_000);
+    assert_eq!(bench.relay.why(), Some(Why::PingTimeout(End::Client)));
+}
+
+#[test]
+fn last_words_are_said_where_a_frame_ends() {
+    let mut bench = Bench::new(|_| {});
+    bench.from(End::Client, &data(Opcode::Text, true, true, &[b'x'; 100])[..20]);
+    let taken = bench.take_server().len();
+    assert_eq!(taken, 20);
+    bench.relay.leave(1001, bench.now, wires!(bench, End::Client, &[]));
+    assert_eq!(close_code(&bench.client), Some(1001));
+    assert!(bench.server.is_empty(), "the client's frame is not whole");
 }
 
 #[test]
