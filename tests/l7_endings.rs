@@ -214,3 +214,21 @@ fn a_long_frame_to_a_slow_client_is_whole_when_the_drain_closes_it() {
     assert_eq!(all[frame.len()..], ws::close(1012, false)[..]);
     web.standpipe.wait_exit();
 }
+
+#[test]
+fn who_connected_and_said_nothing_yet_is_served_after_the_listeners_are_closed() {
+    let server = Server::answering(|_| common::http::ok("late"));
+    let address = common::address();
+    let text = common::web::config(address, &[&server], &Shape::default());
+    let runtime = "[runtime]\nworkers = 1\nadmin = \"{admin}\"\ndrain_delay = \"2s\"\n\
+                   drain_timeout = \"1m\"\n\n";
+    let mut standpipe = common::Standpipe::start(&format!("{runtime}{text}"));
+    let mut client = Reader::connect(address);
+    standpipe.signal("TERM");
+    common::wait_until("the listener is closed", || {
+        std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_err()
+    });
+    client.send("GET / HTTP/1.1\r\nHost: test.example\r\n\r\n");
+    assert_eq!(client.response("GET").text(), "late");
+    standpipe.wait_exit();
+}

@@ -266,7 +266,8 @@ fn warm_up(
 ) {
     let script: &[Stretch] = match gear {
         "parked" => &[Stretch::Sparse(1)],
-        "flowing" => &[Stretch::Lively(40)],
+        // In its first second a pipe is served as it came.
+        "flowing" => &[Stretch::Rest(Duration::from_millis(2_500)), Stretch::Lively(40)],
         _ => &[Stretch::Large(16 * MIB)],
     };
     std::thread::scope(|scope| {

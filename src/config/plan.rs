@@ -73,6 +73,13 @@ pub struct Listener {
     pub max_per_source: u32,
 }
 
+impl Listener {
+    /// Whether a connection is of no use before its client has said something.
+    pub fn client_speaks_first(&self) -> bool {
+        matches!(self.service, Service::L7(_)) || self.tls.is_some() || self.accept_proxy.is_some()
+    }
+}
+
 /// What a listener does with a connection.
 #[derive(Debug, PartialEq)]
 #[allow(clippy::large_enum_variant, reason = "one for each listener, behind an Arc")]

@@ -60,6 +60,8 @@ pub enum Order {
     EndServer { id: ServerId, over: Option<Duration>, why: EndServer },
     /// The server is wanted again: those of its pipes that have not begun to end, stay.
     KeepServer { id: ServerId },
+    /// The end will come: accept whoever has connected, silent or not.
+    Leaving,
     /// Take what is queued, close the listeners, end no pipe yet; L7 pipes get Close 1012
     /// spread over `over` (this core's share).
     Drain { over: Duration },

@@ -487,7 +487,11 @@ impl Control {
             terms.delay = Duration::ZERO;
         }
         tracing::info!(signal, phase = self.phase.name(), "asked to end");
-        self.phase.asked(Instant::now(), terms)
+        let step = self.phase.asked(Instant::now(), terms);
+        if matches!(self.phase, Phase::Leaving { .. }) {
+            self.order_all(&Order::Leaving);
+        }
+        step
     }
 
     /// Says whether it is over.

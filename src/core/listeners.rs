@@ -27,6 +27,17 @@ struct Listening {
     armed: bool,
     /// It was shut down, and is closed when the kernel lets go of it.
     closing: bool,
+    /// The kernel keeps connections back until their first bytes are there.
+    deferred: bool,
+}
+
+impl Listening {
+    fn defer(&mut self, deferred: bool) {
+        if self.deferred != deferred {
+            self.deferred = deferred;
+            socket::set_deferred(self.fd, deferred);
+        }
+    }
 }
 
 /// All of them; a slot's index names its accept request.
@@ -34,6 +45,8 @@ struct Listening {
 pub struct Listeners {
     slots: Vec<Option<Listening>>,
     reserve: Option<Reserve>,
+    /// The end is near: nobody is kept back any more.
+    leaving: bool,
 }
 
 impl Core {
@@ -46,7 +59,9 @@ impl Core {
         let mut wanted = Vec::new();
         for (listener, state) in snapshot.plan.listeners.iter().zip(&snapshot.listeners) {
             if state.open {
-                wanted.extend(listener.bind.iter().map(|&bind| (Arc::clone(&listener.name), bind)));
+                let deferred = listener.client_speaks_first();
+                let of = |&bind| (Arc::clone(&listener.name), bind, deferred);
+                wanted.extend(listener.bind.iter().map(of));
             }
         }
         let is_wanted = |l: &Listening| wanted.iter().any(|w| w.0 == l.name && w.1 == l.address);
@@ -55,19 +70,28 @@ impl Core {
         let options =
             TcpOptions { user_timeout: timeouts.user_timeout, keepalive: timeouts.tcp_keepalive };
         let mut trouble = None;
-        for (name, address) in &wanted {
+        for (name, address, deferred) in &wanted {
             let mut listeners = self.listeners.borrow_mut();
+            let deferred = *deferred && !listeners.leaving;
             if listeners.reserve.is_none() {
                 listeners.reserve = Reserve::new().ok();
             }
-            let open = listeners.slots.iter().flatten();
-            if open.filter(|l| !l.closing).any(|l| l.name == *name && l.address == *address) {
+            let mut open = listeners.slots.iter_mut().flatten().filter(|l| !l.closing);
+            if let Some(listening) = open.find(|l| l.name == *name && l.address == *address) {
+                listening.defer(deferred);
                 continue;
             }
             match socket::listen(*address, options) {
                 Ok(fd) => {
-                    let (name, address) = (Arc::clone(name), *address);
-                    let listening = Listening { fd, name, address, armed: false, closing: false };
+                    let mut listening = Listening {
+                        fd,
+                        name: Arc::clone(name),
+                        address: *address,
+                        armed: false,
+                        closing: false,
+                        deferred: false,
+                    };
+                    listening.defer(deferred);
                     let free = listeners.slots.iter().position(Option::is_none);
                     let slot = free.unwrap_or(listeners.slots.len());
                     if slot == listeners.slots.len() {
@@ -83,6 +107,16 @@ impl Core {
             }
         }
         trouble.map_or(Ok(()), Err)
+    }
+
+    /// The listeners will be closed soon: whoever has connected and said nothing is taken while
+    /// there is time for it.
+    pub(super) fn take_the_silent(&self) {
+        let mut listeners = self.listeners.borrow_mut();
+        listeners.leaving = true;
+        for listening in listeners.slots.iter_mut().flatten() {
+            listening.defer(false);
+        }
     }
 
     /// Closes every listening socket, taking what is queued first.

@@ -144,6 +144,7 @@ impl Core {
             }
             Order::EndServer { .. } => unreachable!("these are gathered"),
             Order::KeepServer { id } => self.wire.borrow_mut().keep_server(id),
+            Order::Leaving => self.take_the_silent(),
             Order::Drain { over } => {
                 self.mode.set(Mode::Draining);
                 self.close_listeners();

@@ -29,6 +29,8 @@ const IGNORED: u64 = u64::MAX;
 /// Readiness to wait for.
 pub const POLL_IN: u32 = libc::POLLIN as u32 | libc::POLLRDHUP as u32;
 pub const POLL_OUT: u32 = libc::POLLOUT as u32;
+/// The peer has finished: what is queued is the last of it.
+pub const POLL_FINISHED: i32 = libc::POLLRDHUP as i32;
 /// The connection failed, or both its sides have ended.
 pub const POLL_FAILED: i32 = libc::POLLERR as i32 | libc::POLLHUP as i32;
 /// The connection was reset, or failed otherwise.
@@ -136,10 +138,17 @@ impl Ring {
         self.push(entry.user_data(IGNORED));
     }
 
-    /// Sends the spans in order, as one send. Completes only if it fell short: with what was
-    /// sent, or the error.
-    pub fn send(&mut self, fd: RawFd, spans: impl ExactSizeIterator<Item = Span>, token: u64) {
-        let flags = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+    /// Sends the spans in order, as one send; `last` if FIN is going to follow at once. Completes
+    /// only if it fell short: with what was sent, or the error.
+    pub fn send(
+        &mut self,
+        fd: RawFd,
+        spans: impl ExactSizeIterator<Item = Span>,
+        last: bool,
+        token: u64,
+    ) {
+        let more = if last { libc::MSG_MORE } else { 0 };
+        let flags = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL | more;
         let mut spans = spans;
         let entry = if spans.len() == 1 {
             let span = spans.next().unwrap_or_else(|| unreachable!("the length is one"));
@@ -365,7 +374,7 @@ mod tests {
                     ring.memory.allocate(8).unwrap();
                     span
                 });
-                ring.send(ours.as_raw_fd(), spans.into_iter(), number as u64);
+                ring.send(ours.as_raw_fd(), spans.into_iter(), false, number as u64);
             }
             ring.enter(0).unwrap();
             let mut completions = Vec::new();

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{IntoRawFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -66,19 +66,25 @@ pub enum Dialling {
 }
 
 /// Begins to connect to a TCP server. The local port is chosen at connect time
-/// (IP_BIND_ADDRESS_NO_PORT), so that ports only run out per server address.
+/// (IP_BIND_ADDRESS_NO_PORT), so that ports only run out per server address. With `speaks_first`
+/// the handshake's last acknowledgement goes out with the first bytes sent, which must follow at
+/// once: one packet less, and the server wakes for connection and request together.
 ///
 /// # Errors
 /// What `socket(2)`, `bind(2)` or `connect(2)` answer; the socket is closed again.
 pub fn dial(
     server: SocketAddr,
     source: Option<IpAddr>,
-    options: TcpOptions,
+    speaks_first: bool,
 ) -> io::Result<(RawFd, Dialling)> {
     let socket = Socket::new(Domain::for_address(server), Type::STREAM.nonblocking(), None)?;
-    options.apply(&socket)?;
+    // Only what a dial needs: the rest is set on pipes that turn out to live.
+    socket.set_tcp_nodelay(true)?;
+    if speaks_first {
+        set_option(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_QUICKACK, 0)?;
+    }
     if let Some(source) = source {
-        set_flag(&socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT)?;
+        set_option(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     start(socket, &server.into())
@@ -102,20 +108,35 @@ fn start(socket: Socket, server: &SockAddr) -> io::Result<(RawFd, Dialling)> {
     Ok((socket.into_raw_fd(), dialling))
 }
 
-fn set_flag(socket: &Socket, level: i32, name: i32) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
-    let on: libc::c_int = 1;
+fn set_option(fd: RawFd, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
     // SAFETY: an int option read by the kernel during the call.
     let set = unsafe {
         libc::setsockopt(
-            socket.as_raw_fd(),
+            fd,
             level,
             name,
-            (&raw const on).cast(),
+            (&raw const value).cast(),
             size_of::<libc::c_int>() as u32,
         )
     };
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes a listener keep connections to itself until their first bytes are there, or a second has
+/// passed (TCP_DEFER_ACCEPT): for protocols in which the client speaks first. `false` undoes it,
+/// also for connections that wait already. A refusal costs a wake-up for each connection.
+pub fn set_deferred(listener: RawFd, deferred: bool) {
+    let _ = set_option(listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, deferred.into());
+}
+
+/// The events of `mask` that a descriptor has now, errors and hang-up included.
+pub fn events(fd: RawFd, mask: u32) -> u32 {
+    let mut asked = libc::pollfd { fd, events: mask as libc::c_short, revents: 0 };
+    // SAFETY: one pollfd, written by the kernel during a call that does not wait.
+    match unsafe { libc::poll(&raw mut asked, 1, 0) } {
+        1 => u32::from(asked.revents as u16),
+        _ => 0,
+    }
 }
 
 /// The pending error of a socket, taken: how a dial went, or what became of one nobody reads.
@@ -250,16 +271,8 @@ pub fn is_taking(fd: RawFd, within: u32) -> Option<bool> {
 /// Holds readiness back until `bytes` are queued (SO_RCVLOWAT); 1 undoes it.
 pub fn set_low_water(fd: RawFd, bytes: usize) {
     let value = bytes.clamp(1, i32::MAX as usize) as libc::c_int;
-    // SAFETY: an int option read by the kernel during the call. A refusal only costs wake-ups.
-    unsafe {
-        libc::setsockopt(
-            fd,
-            libc::SOL_SOCKET,
-            libc::SO_RCVLOWAT,
-            (&raw const value).cast(),
-            size_of::<libc::c_int>() as u32,
-        );
-    }
+    // A refusal only costs wake-ups.
+    let _ = set_option(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, value);
 }
 
 /// Sends FIN after what is queued.

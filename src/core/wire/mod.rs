@@ -344,6 +344,8 @@ impl Wire {
                 self.spill(self.filling, &out, 0);
                 continue;
             }
+            // Where FIN follows at once it goes out with the last bytes, as one packet.
+            let last = flow.phase == Phase::Draining;
             let (sink, token) = (pipe.ends[1 - out.flow].fd, Token::of(Kind::Unsent, index as u32));
             if spans.len() > sink::SPANS_MAX {
                 // More than the kernel gathers: one copy is gathered instead.
@@ -352,9 +354,9 @@ impl Wire {
                     continue;
                 };
                 self.ring.memory.gather(spans, whole);
-                self.ring.send(sink, std::iter::once(whole), token.pack());
+                self.ring.send(sink, std::iter::once(whole), last, token.pack());
             } else {
-                self.ring.send(sink, spans, token.pack());
+                self.ring.send(sink, spans, last, token.pack());
             }
             self.flushed(out.key, out.flow, out.bytes);
         }

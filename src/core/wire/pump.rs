@@ -5,7 +5,7 @@ use std::io;
 
 use crate::meter::Gear;
 use crate::sys::memory::BUFFER_BYTES;
-use crate::sys::ring::Completion;
+use crate::sys::ring::{Completion, POLL_FINISHED};
 use crate::sys::socket::{self, Received};
 
 use super::Wire;
@@ -55,13 +55,17 @@ impl Wire {
         } else {
             match flow.gear {
                 Gear::Bulk => self.serve_bulk(key, end),
-                Gear::Parked | Gear::Flowing => self.serve_parked(key, end),
+                Gear::Parked | Gear::Flowing => {
+                    let finished = completion.result & POLL_FINISHED != 0;
+                    self.serve_parked(key, end, finished);
+                }
             }
         }
     }
 
-    /// Serves a parked end in place: one read now, its bytes sent with the next enter.
-    fn serve_parked(&mut self, key: Key, end: usize) {
+    /// Serves a parked end in place: one read now, its bytes sent with the next enter. `finished`:
+    /// the peer's FIN is there, so that what is read short is the last of it.
+    fn serve_parked(&mut self, key: Key, end: usize, finished: bool) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
         self.counters.wakes.inc();
         let flow = &pipe.flows[end];
@@ -81,7 +85,11 @@ impl Wire {
                 let got = span.len() - front;
                 self.counters.bytes.add(DIRECTIONS[end], Gear::Parked, got as u64);
                 self.bytes(key, end, span);
-                self.shift(key, end, got, most);
+                if finished && got < most {
+                    self.source_ended(key, end);
+                } else {
+                    self.shift(key, end, got, most);
+                }
             }
             Ok(Received::Empty | Received::NoRoom) => self.arm(key, end),
             Ok(Received::End) => self.source_ended(key, end),
@@ -93,6 +101,8 @@ impl Wire {
     fn shift(&mut self, key: Key, end: usize, got: usize, most: usize) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
         // Bytes that must be seen are not spliced; a long frame's payload need not be.
+        // (A life of less than a second is served as it came.)
+        let settled = pipe.settled;
         let splices = pipe.extra.as_ref().is_none_or(|extra| extra.unseen(end) >= SPLICE_BYTES);
         let flow = &mut pipe.flows[end];
         let full = got == most && !flow.slow;
@@ -107,7 +117,11 @@ impl Wire {
         if full && splices && flow.runs >= BULK_RUNS {
             flow.runs = 0;
             self.change_gear(key, end, Gear::Bulk);
-        } else if got < BUFFER_BYTES && flow.wakes >= PROMOTE_WAKES && flow.gear == Gear::Parked {
+        } else if got < BUFFER_BYTES
+            && flow.wakes >= PROMOTE_WAKES
+            && flow.gear == Gear::Parked
+            && settled
+        {
             flow.cold = 0;
             self.change_gear(key, end, Gear::Flowing);
             return self.receive_all(key, end);
@@ -231,7 +245,7 @@ impl Wire {
         let Some(mut through) = self.pool.borrow().filter(|_| !crowded) else {
             // No pipe to be had: in place, as if it were parked.
             self.counters.pipes_refused.inc();
-            return self.serve_parked(key, end);
+            return self.serve_parked(key, end, false);
         };
         let Some(pipe) = self.slab.get_mut(key) else { return self.pool.give_back(through) };
         let (source, sink) = (pipe.ends[end].fd, pipe.ends[1 - end].fd);

@@ -28,6 +28,8 @@ pub trait Out {
     fn insert(&mut self, to: End, bytes: &[u8]);
     /// FIN `to` an end once all before it has left.
     fn finish(&mut self, to: End);
+    /// Nothing that may still come `from` an end, not even its FIN, matters to anybody.
+    fn leave(&mut self, from: End);
     /// Microseconds on a clock that may wrap: what a Ping's way is measured with.
     fn clock(&mut self) -> u32;
     /// A number nobody can foresee: masks of our frames to a server (§5.3).
@@ -207,19 +209,28 @@ impl Relay {
         }
         match verdict {
             Verdict::Open => {}
-            Verdict::Closed => self.close_passed(from, now),
+            Verdict::Closed => self.close_passed(from, now, out),
             Verdict::Bad(fault) => self.offence(from, fault, now),
         }
     }
 
     /// A whole Close of an end went by (or was discarded with the rest).
-    fn close_passed(&mut self, from: End, now: u32) {
+    fn close_passed<O: Out>(&mut self, from: End, now: u32, out: &mut O) {
         self.half_mut(from).ear = Ear::Deaf;
         let to = self.half_mut(other(from));
         if matches!(to.way, Way::Open | Way::Closing(_)) {
             to.way = Way::Closed;
         }
         self.begin_grace(now);
+        if from == End::Client {
+            out.leave(End::Client);
+        }
+        if self.client.tunnel.is_closed() && self.client.way == Way::Closed {
+            // It has said Close and got one: the server's side of a WebSocket, which we are to the
+            // client, closes first (§7.1.1), and leaves the other to the server itself.
+            self.client.way = Way::Over;
+            out.finish(End::Client);
+        }
     }
 
     /// An end broke the rules: it gets a Close that says so, the other one that we go away.

@@ -259,8 +259,13 @@ impl Wire {
         let Some(pipe) = self.slab.get_mut(key) else { return };
         // A relay that has said Close or FIN waits for the ends to say theirs: closing on bytes
         // that come is a reset, and takes the Close from a peer that has not read it yet.
-        let heard = !speaks || pipe.flows.iter().all(|flow| flow.ended);
-        let last = heard && (other == Phase::Finished || other == Phase::Broken);
+        let rest = &pipe.flows[1 - index];
+        let last = if speaks {
+            let quiet = rest.turn == NONE && !rest.is_blocked() && other != Phase::Draining;
+            quiet && pipe.flows.iter().all(|flow| flow.ended)
+        } else {
+            other == Phase::Finished || other == Phase::Broken
+        };
         if draining {
             pipe.flows[index].phase = Phase::Finished;
             if !last {

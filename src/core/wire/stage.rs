@@ -50,6 +50,7 @@ pub enum Act {
     Forward(Range<usize>),
     Insert(usize, [u8; INSERT_MAX], u8),
     Finish(usize),
+    Leave(usize),
 }
 
 /// The longest thing a relay inserts: a whole header, or a Ping of ours to a server.
@@ -87,6 +88,10 @@ impl Out for Notes<'_> {
 
     fn finish(&mut self, to: Who) {
         self.acts.push(Act::Finish(index(to)));
+    }
+
+    fn leave(&mut self, from: Who) {
+        self.acts.push(Act::Leave(index(from)));
     }
 
     fn clock(&mut self) -> u32 {
@@ -283,6 +288,11 @@ impl Wire {
                     self.inject(key, 1 - to, &bytes[..usize::from(size)]);
                 }
                 (Act::Finish(to), _) => self.finish_towards(key, to),
+                (Act::Leave(from), _) => {
+                    if let Some(pipe) = self.slab.get_mut(key) {
+                        pipe.flows[from].ended = true;
+                    }
+                }
             }
         }
         self.acts = acts;

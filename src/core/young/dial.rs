@@ -11,7 +11,7 @@ use crate::config::snapshot::Report;
 use crate::core::Core;
 use crate::meter::{Cause, Ending, Stage};
 use crate::sys::ring::{POLL_FAILED, POLL_OUT};
-use crate::sys::socket::{self, Dialling, Owned, TcpOptions};
+use crate::sys::socket::{self, Dialling, Owned};
 
 use super::Accepted;
 use super::front::{Front, canonical};
@@ -30,6 +30,8 @@ pub struct Want {
     pub key: Option<u64>,
     /// A member asked for by cookie, tried first if it may be used.
     pub chosen: Option<usize>,
+    /// Bytes for the server are ready to follow at once.
+    pub speaks_first: bool,
 }
 
 /// A claim on a server, given back when dropped.
@@ -121,7 +123,7 @@ pub async fn dial(
         let id = conn.snapshot.pools[want.pool].group.members()[member].id;
         let lease = Lease::new(core, id);
         let again = !tried.is_empty();
-        match attempt(core, conn, want.pool, member, again, client).await {
+        match attempt(core, conn, want, member, again, client).await {
             Ok((server, preface)) => {
                 core.dialled(id, true);
                 return Ok(Dialled { server, lease, member, preface });
@@ -181,7 +183,7 @@ fn pick(
 async fn attempt(
     core: &Rc<Core>,
     conn: &Accepted,
-    pool: usize,
+    want: Want,
     member: usize,
     again: bool,
     client: Client<'_>,
@@ -190,12 +192,16 @@ async fn attempt(
     if again {
         core.counters.dial_retries.inc();
     }
-    let plan = &conn.snapshot.plan.pools[pool];
-    let (fd, dialling) = begin(core, conn, pool, member).map_err(|e| cause_of(&e))?;
+    let plan = &conn.snapshot.plan.pools[want.pool];
+    let (fd, dialling) = begin(core, conn, want, member).map_err(|e| cause_of(&e))?;
     let stream = Stream::new(core, Owned::new(fd));
     let guard = core.guard(fd, conn.snapshot.plan.timeouts.connect);
     if dialling == Dialling::Pending {
-        let events = core.ready(fd, POLL_OUT).await;
+        // A server on this machine has answered by now.
+        let events = match socket::events(fd, POLL_OUT) {
+            0 => core.ready(fd, POLL_OUT).await,
+            events => events as i32,
+        };
         if guard.has_passed() {
             return Err(Cause::Timeout);
         }
@@ -210,7 +216,7 @@ async fn attempt(
         let unix = matches!(plan.servers[member].address, ServerAddress::Unix(_));
         client.front.announce(version, client.fd, unix, &mut preface);
     }
-    let Some(tls) = &conn.snapshot.pools[pool].tls else {
+    let Some(tls) = &conn.snapshot.pools[want.pool].tls else {
         return Ok((Transport::plain(stream), preface));
     };
     let told = stream.write_all(&preface).await;
@@ -222,12 +228,15 @@ async fn attempt(
 fn begin(
     core: &Rc<Core>,
     conn: &Accepted,
-    pool: usize,
+    want: Want,
     member: usize,
 ) -> io::Result<(RawFd, Dialling)> {
-    let plan = &conn.snapshot.plan.pools[pool];
+    let plan = &conn.snapshot.plan.pools[want.pool];
     match &plan.servers[member].address {
-        ServerAddress::Inet(address) => dial_from(core, plan, pool, *address),
+        ServerAddress::Inet(address) => {
+            let speaks_first = want.speaks_first || plan.send_proxy.is_some() || plan.tls.is_some();
+            dial_from(core, plan, want.pool, *address, speaks_first)
+        }
         ServerAddress::Unix(path) => socket::dial_unix(path),
     }
 }
@@ -238,13 +247,12 @@ fn dial_from(
     plan: &Pool,
     pool: usize,
     server: std::net::SocketAddr,
+    speaks_first: bool,
 ) -> io::Result<(i32, Dialling)> {
-    // Only what a dial needs: the rest is set on pipes that turn out to live.
-    let options = TcpOptions::default();
     let fits = |source: &&std::net::IpAddr| source.is_ipv4() == server.is_ipv4();
     let sources: Vec<_> = plan.source.iter().filter(fits).collect();
     if sources.is_empty() {
-        return socket::dial(server, None, options);
+        return socket::dial(server, None, speaks_first);
     }
     let mut outcome = Err(io::ErrorKind::AddrNotAvailable.into());
     for _ in 0..sources.len() {
@@ -254,7 +262,7 @@ fn dial_from(
             *next = next.wrapping_add(1);
             *next
         });
-        outcome = socket::dial(server, Some(*sources[place % sources.len()]), options);
+        outcome = socket::dial(server, Some(*sources[place % sources.len()]), speaks_first);
         match &outcome {
             Err(e) if cause_of(e) == Cause::NoPorts => {}
             _ => break,

@@ -68,7 +68,8 @@ impl Serving<'_> {
     /// # Errors
     /// Nobody to dial, or nobody who answered.
     pub async fn connect(&mut self, reuse: bool) -> Result<Served, Ending> {
-        let mut want = Want { pool: self.place.pool, key: self.place.key, chosen: self.place.held };
+        let Place { pool, key, held, .. } = self.place;
+        let mut want = Want { pool, key, chosen: held, speaks_first: true };
         if reuse && self.keeps() > 0 {
             let member = dial::choose(self.core, self.conn, want)?;
             let id = self.conn.snapshot.pools[want.pool].group.members()[member].id;

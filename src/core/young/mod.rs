@@ -103,7 +103,8 @@ async fn l4(
     if conn.client.is_none() && (by_source || core.is_logged(conn.id, None)) {
         conn.client = socket::peer(client.fd());
     }
-    let want = dial::Want { pool, key: dial::source_key(conn, &front), chosen: None };
+    let want =
+        dial::Want { pool, key: dial::source_key(conn, &front), chosen: None, speaks_first: false };
     // Nothing is read while we dial: the client's bytes wait in the kernel.
     drop(guard);
     let whose = dial::Client { fd: client.fd(), front: &front };

@@ -43,6 +43,7 @@ impl Out for Wires<'_> {
     fn finish(&mut self, to: End) {
         self.finished.push(to);
     }
+    fn leave(&mut self, _: End) {}
     fn clock(&mut self) -> u32 {
         0
     }
