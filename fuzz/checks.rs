@@ -55,6 +55,20 @@ pub fn tunnel(data: &[u8]) {
     let (mut rest, mut verdict) = (stream, Verdict::Open);
     while !rest.is_empty() && !matches!(verdict, Verdict::Bad(_)) {
         let (piece, after) = rest.split_at(cuts.next(rest.len()));
+        let begun = seen.frames.iter().filter(|(opcode, _)| is_first(*opcode)).count() as u32;
+        let limits = Limits { messages: limits.messages.map(|most| most - begun), ..limits };
+        if choice & 128 != 0
+            && let Some(header) = tunnel.peek(piece, 4, &limits)
+        {
+            // It and its header go by another road, as far as they are there.
+            let size = tunnel.bytes_to_boundary().min(piece.len() as u64) as usize;
+            let opcode = tunnel.skip(size as u64);
+            seen.frames.push((opcode, header.fin));
+            seen.passed.extend_from_slice(&piece[..size]);
+            seen.payload[opcode.index()] += (size - usize::from(header.size)) as u64;
+            rest = &rest[size..];
+            continue;
+        }
         rest = after;
         let left = tunnel.bytes_to_boundary().min(piece.len() as u64) as usize;
         if choice & 32 != 0 && left == piece.len() && tunnel.held().is_empty() {
@@ -65,8 +79,6 @@ pub fn tunnel(data: &[u8]) {
                 verdict = Verdict::Closed;
             }
         } else {
-            let begun = seen.frames.iter().filter(|(opcode, _)| is_first(*opcode)).count() as u32;
-            let limits = Limits { messages: limits.messages.map(|most| most - begun), ..limits };
             let mut sink = Recorder { fed: piece, seen: &mut seen, parts: 0, pongs: 0 };
             verdict = tunnel.feed(piece, &limits, &mut sink);
             assert!(sink.parts <= sink.pongs + 2, "neighbouring frames are one part");

@@ -303,6 +303,23 @@ impl Tunnel {
         self.payload
     }
 
+    /// Looks at what comes next without taking it. A data frame of at least so much payload that
+    /// breaks no rule has begun then, and its header, which is still to come, counts as the first
+    /// bytes of its payload: all of it may be spliced. In any other case nothing has changed.
+    pub fn peek(&mut self, bytes: &[u8], least: u64, limits: &Limits) -> Option<Header> {
+        if self.payload > 0 || self.held_size > 0 || self.opcode() == Opcode::Close {
+            return None;
+        }
+        match self.look(bytes, limits) {
+            Look::Frame(header, None) if !header.opcode.is_control() && header.length >= least => {
+                self.enter(&header);
+                self.payload = header.length.saturating_add(header.size.into());
+                Some(header)
+            }
+            _ => None,
+        }
+    }
+
     /// `bytes` of the current payload went by another road. Returns the opcode to count them under.
     pub fn skip(&mut self, bytes: u64) -> Opcode {
         debug_assert!(bytes <= self.payload && self.held_size == 0);

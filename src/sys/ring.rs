@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::RawFd;
 
+pub use io_uring::types::Timespec;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use super::memory::{BUFFER_BYTES, BUFFERS, Memory, Span};
@@ -128,7 +129,7 @@ impl Ring {
     }
 
     /// Completes once after `spec` of time.
-    pub fn timeout(&mut self, spec: &'static types::Timespec, token: u64) {
+    pub fn timeout(&mut self, spec: &'static Timespec, token: u64) {
         self.push(opcode::Timeout::new(spec).build().user_data(token));
     }
 

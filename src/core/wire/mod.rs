@@ -5,6 +5,7 @@
 //! back. Sends carry MSG_DONTWAIT and leave a completion only when they fell short; those are
 //! looked at before all others, so that nothing overtakes bytes that did not go out.
 
+mod bulk;
 mod closing;
 pub mod entry;
 mod pool;
@@ -27,7 +28,7 @@ use std::time::Instant;
 
 use crate::meter::{CoreCounters, Ending};
 use crate::sys::memory::Span;
-use crate::sys::ring::{Completion, POLL_IN, Ring};
+use crate::sys::ring::{Completion, POLL_IN, Ring, Timespec};
 
 pub use closing::How;
 pub use entry::{Birth, CLIENT, Pipe, SERVER, Ticks, ticks};
@@ -83,7 +84,7 @@ pub struct Wire {
     /// Ends whose multishot receive found no provided buffer.
     starved: Vec<(Key, usize)>,
     pool: pool::Pool,
-    bulk: pump::Bulks,
+    bulk: bulk::Bulks,
     sweep: Sweep,
     /// Pipes that end once their last words of this turn are on their way.
     doomed: Vec<(Key, Ending, How)>,
@@ -113,7 +114,7 @@ impl Wire {
             finishing: Vec::new(),
             starved: Vec::new(),
             pool: pool::Pool::default(),
-            bulk: pump::Bulks::default(),
+            bulk: bulk::Bulks::default(),
             sweep: Sweep::default(),
             doomed: Vec::new(),
             held: secure::Held::default(),
@@ -239,6 +240,7 @@ impl Wire {
                 self.arm_tick();
                 self.tick();
             }
+            Kind::Rested => self.rested(),
             _ => {
                 let Completion { result, more, .. } = completion;
                 self.foreign.push(Foreign { token, result, more });
@@ -395,8 +397,7 @@ impl Wire {
     }
 
     fn arm_tick(&mut self) {
-        static TICK: io_uring::types::Timespec =
-            io_uring::types::Timespec::new().nsec(1_000_000_000 / TICKS_PER_SECOND);
+        static TICK: Timespec = Timespec::new().nsec(1_000_000_000 / TICKS_PER_SECOND);
         self.ring.timeout(&TICK, Token::of(Kind::Tick, 0).pack());
     }
 

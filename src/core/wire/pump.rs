@@ -1,5 +1,5 @@
-//! Reading an end, in the three gears. A gear changes only when the old one is empty: its request
-//! joined, its bytes handed on.
+//! Reading an end, parked or flowing, and the change of gears (bulk has a room of its own). A gear
+//! changes only when the old one is empty: its request joined, its bytes handed on.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use crate::sys::ring::{Completion, POLL_FINISHED};
 use crate::sys::socket::{self, Received};
 
 use super::Wire;
-use super::entry::{DIRECTIONS, Life, NONE, Reading};
+use super::entry::{DIRECTIONS, Life, Reading};
 use super::slab::Key;
 use super::token::{Kind, Token};
 
@@ -17,7 +17,7 @@ use super::token::{Kind, Token};
 const READ_BYTES: usize = 16 << 10;
 const LONG_READ_BYTES: usize = 128 << 10;
 /// Bytes that wait in all spills of a core, beyond which its reads are short.
-const SPILL_BYTES_MANY: u64 = 64 << 20;
+pub(super) const SPILL_BYTES_MANY: u64 = 64 << 20;
 const THRIFTY_READ_BYTES: usize = 4 << 10;
 /// Wakes between two sweeps (one second) after which an end is no longer parked.
 const PROMOTE_WAKES: u8 = 2;
@@ -25,18 +25,8 @@ const PROMOTE_WAKES: u8 = 2;
 const BULK_RUNS: u8 = 3;
 /// Bytes in one turn that make it large.
 const LARGE_TURN_BYTES: usize = 32 << 10;
-/// Wakes in a row with less than this make a bulk flow parked again.
-const THIN_BYTES: usize = 8 << 10;
-const THIN_RUNS: u8 = 8;
 /// Payload that need not be seen and is worth a pipe.
-const SPLICE_BYTES: usize = 16 << 10;
-/// Bytes read beyond a long frame's end, to see the next one's header.
-const HEADS_BYTES: usize = 256;
-/// Bytes that all bulk flows of a core together move in one turn, before anything else gets its
-/// own: a millisecond or two.
-const BULK_TURN_BYTES: usize = 8 << 20;
-/// The most and the least of them that one flow may move.
-const BULK_SHARE_BYTES: std::ops::RangeInclusive<usize> = 128 << 10..=2 << 20;
+pub(super) const SPLICE_BYTES: usize = 16 << 10;
 
 impl Wire {
     /// The oneshot poll of `end` completed.
@@ -65,7 +55,7 @@ impl Wire {
 
     /// Serves a parked end in place: one read now, its bytes sent with the next enter. `finished`:
     /// the peer's FIN is there, so that what is read short is the last of it.
-    fn serve_parked(&mut self, key: Key, end: usize, finished: bool) {
+    pub(super) fn serve_parked(&mut self, key: Key, end: usize, finished: bool) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
         self.counters.wakes.inc();
         let flow = &pipe.flows[end];
@@ -232,134 +222,4 @@ impl Wire {
             self.stop_receiving(key, end);
         }
     }
-
-    /// Moves a bulk flow through a borrowed pipe until the source is empty, the sink is full, or
-    /// the turn's share is used up.
-    fn serve_bulk(&mut self, key: Key, end: usize) {
-        let Some(pipe) = self.slab.get(key) else { return };
-        let unseen = pipe.extra.as_ref().map_or(usize::MAX, |extra| extra.unseen(end));
-        if unseen < SPLICE_BYTES || pipe.flows[end].turn != NONE {
-            return self.serve_heads(key, end, unseen);
-        }
-        let crowded = self.counters.spill_held.get() >= SPILL_BYTES_MANY;
-        let Some(mut through) = self.pool.borrow().filter(|_| !crowded) else {
-            // No pipe to be had: in place, as if it were parked.
-            self.counters.pipes_refused.inc();
-            return self.serve_parked(key, end, false);
-        };
-        let Some(pipe) = self.slab.get_mut(key) else { return self.pool.give_back(through) };
-        let (source, sink) = (pipe.ends[end].fd, pipe.ends[1 - end].fd);
-        let share = self.bulk.share();
-        let mut moved = 0;
-        let outcome = loop {
-            match through.fill(source, through.room.min(unseen - moved)) {
-                Ok(0) => break Bulk::Ended,
-                Ok(n) => moved += n,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break Bulk::Empty,
-                Err(e) => break Bulk::SourceFailed(e),
-            }
-            match drain(&mut through, sink) {
-                Ok(true) if moved >= share.min(unseen) => break Bulk::Empty,
-                Ok(true) => {}
-                Ok(false) => break Bulk::SinkFull,
-                Err(e) => break Bulk::SinkFailed(e),
-            }
-        };
-        let flow = &mut pipe.flows[end];
-        flow.bytes += moved as u64;
-        pipe.active = self.now;
-        flow.runs = if moved < THIN_BYTES { flow.runs.saturating_add(1) } else { 0 };
-        let thin = flow.runs >= THIN_RUNS;
-        if thin {
-            flow.runs = 0;
-            flow.wakes = 0;
-        }
-        self.counters.bytes.add(DIRECTIONS[end], Gear::Bulk, moved as u64);
-        self.staged_unseen(key, end, moved);
-        let Some(pipe) = self.slab.get_mut(key) else { return };
-        let flow = &mut pipe.flows[end];
-        if matches!(outcome, Bulk::SinkFull) {
-            flow.pipe = self.pool.keep(through);
-            self.counters.pipes_lent.inc();
-            return self.block(key, end);
-        }
-        self.pool.give_back(through);
-        if thin {
-            self.change_gear(key, end, Gear::Parked);
-        }
-        match outcome {
-            Bulk::Empty | Bulk::SinkFull => self.arm(key, end),
-            Bulk::Ended => self.source_ended(key, end),
-            Bulk::SourceFailed(error) => self.source_failed(key, end, &error),
-            Bulk::SinkFailed(error) => self.sink_failed(key, end, &error),
-        }
-    }
-}
-
-impl Wire {
-    /// A bulk flow whose next bytes must be seen: reads to the end of the frame under way and a
-    /// few bytes into the next, whose payload may then be spliced.
-    fn serve_heads(&mut self, key: Key, end: usize, unseen: usize) {
-        let Some(pipe) = self.slab.get(key) else { return };
-        let most = unseen.min(SPLICE_BYTES) + HEADS_BYTES;
-        match socket::receive(pipe.ends[end].fd, &mut self.ring.memory, 0, most) {
-            Ok(Received::Bytes(span)) => self.bytes(key, end, span),
-            Ok(Received::Empty | Received::NoRoom) => return self.arm(key, end),
-            Ok(Received::End) => return self.source_ended(key, end),
-            Err(error) => return self.source_failed(key, end, &error),
-        }
-        let Some(pipe) = self.slab.get_mut(key) else { return };
-        let worth = pipe.extra.as_ref().is_none_or(|extra| extra.unseen(end) >= SPLICE_BYTES);
-        let flow = &mut pipe.flows[end];
-        flow.runs = if worth { 0 } else { flow.runs.saturating_add(1) };
-        if flow.runs >= THIN_RUNS {
-            // Frames have become short: long reads in place serve them better.
-            flow.runs = 1;
-            flow.wakes = 0;
-            self.change_gear(key, end, Gear::Parked);
-        }
-        self.arm(key, end);
-    }
-}
-
-/// How many bulk flows share a turn.
-#[derive(Debug, Default)]
-pub struct Bulks {
-    before: usize,
-    now: usize,
-}
-
-impl Bulks {
-    /// A turn begins: as many as in the last one are expected.
-    pub fn begin(&mut self) {
-        self.before = std::mem::take(&mut self.now);
-    }
-
-    /// Bytes that one more flow may move in this turn.
-    fn share(&mut self) -> usize {
-        self.now += 1;
-        let share = BULK_TURN_BYTES / self.before.max(1);
-        share.clamp(*BULK_SHARE_BYTES.start(), *BULK_SHARE_BYTES.end())
-    }
-}
-
-/// Why a bulk flow paused.
-enum Bulk {
-    Empty,
-    Ended,
-    SinkFull,
-    SourceFailed(io::Error),
-    SinkFailed(io::Error),
-}
-
-/// Moves what a pipe holds on; `Ok(false)` when the sink takes no more.
-pub(super) fn drain(pipe: &mut crate::sys::pipe::Pipe, sink: i32) -> io::Result<bool> {
-    while pipe.held > 0 {
-        match pipe.drain(sink) {
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(true)
 }

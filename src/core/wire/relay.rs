@@ -108,6 +108,8 @@ struct Half {
     sent: u32,
     way: Way,
     ear: Ear,
+    /// Bytes of the current frame's header that are still to be spliced.
+    ahead: u8,
     /// A Ping with `mark` waits for a boundary.
     ping_waits: bool,
 }
@@ -144,6 +146,7 @@ impl Relay {
             sent: 0,
             way: Way::Open,
             ear: Ear::Open,
+            ahead: 0,
             ping_waits: false,
         };
         let (client, server) = (half(End::Client), half(End::Server));
@@ -361,12 +364,35 @@ impl Relay {
         }
     }
 
+    /// Looks at the bytes that come next from an end, without taking them. Where they begin a data
+    /// frame of at least so much payload, and nothing speaks against it, the frame has begun, and
+    /// so many bytes of it, header included, are [`Relay::unseen`]; else 0, and nothing changed.
+    pub fn peek(&mut self, from: End, bytes: &[u8], least: u64, now: u32) -> u64 {
+        let to = self.half(other(from));
+        let wanted = self.half(from).ear == Ear::Open && to.way == Way::Open && !to.ping_waits;
+        if !wanted {
+            return 0;
+        }
+        let messages = if from == End::Client { self.messages_left(now) } else { None };
+        let limits = Limits { messages, ..self.terms.limits(from) };
+        let half = self.half_mut(from);
+        let Some(header) = half.tunnel.peek(bytes, least, &limits) else { return 0 };
+        half.ahead = header.size;
+        if messages.is_some() && header.opcode != Opcode::Continuation {
+            self.messages -= 1;
+        }
+        self.terms.count_frame(from, header.opcode);
+        self.unseen(from)
+    }
+
     /// `bytes` went from an end to the other by the pipe.
     pub fn spliced<O: Out>(&mut self, from: End, bytes: u64, now: u32, out: &mut O) {
         let half = self.half_mut(from);
         half.heard = now;
         let opcode = half.tunnel.skip(bytes);
-        self.terms.count_payload(from, opcode, bytes);
+        let header = u64::from(half.ahead).min(bytes);
+        half.ahead -= header as u8;
+        self.terms.count_payload(from, opcode, bytes - header);
         self.say(other(from), now, out);
     }
 

@@ -11,7 +11,7 @@ use super::slab::Key;
 use super::spill::Spill;
 use super::token::{Kind, Token};
 use super::turn::Outgoing;
-use super::{How, Wire, closing, pump};
+use super::{How, Wire, bulk, closing};
 
 /// Spans the kernel gathers in one send (UIO_MAXIOV).
 pub const SPANS_MAX: usize = 1024;
@@ -142,7 +142,7 @@ impl Wire {
         let before = flow.spill.as_ref().map_or(0, |spill| spill.len());
         let emptied = match (&mut flow.spill, &mut through) {
             (Some(spill), _) => spill.drain(sink, self.now),
-            (None, Some(through)) => pump::drain(through, sink),
+            (None, Some(through)) => bulk::drain(through, sink),
             (None, None) => Ok(true),
         };
         let after = flow.spill.as_ref().map_or(0, |spill| spill.len());

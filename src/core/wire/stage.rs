@@ -6,11 +6,12 @@ use std::os::fd::RawFd;
 use std::time::Instant;
 
 use crate::meter::{Cause, Ending, Side, Stage};
-use crate::proto::frame::{End as Who, Fault};
+use crate::proto::frame::{End as Who, Fault, HEADER_MAX};
 use crate::sys::memory::Span;
 use crate::sys::socket;
 
 use super::entry::{CLIENT, NONE, Phase, Pipe, SERVER};
+use super::pump::SPLICE_BYTES;
 use super::relay::{CODE_GOING_AWAY, CODE_RESTART, Next, Out, Relay, Stop, Why};
 use super::secure::Secure;
 use super::slab::Key;
@@ -162,9 +163,31 @@ impl Wire {
         self.carry_out(key, end, Some(span), acts);
     }
 
+    /// Bytes of `end` that may go on without being looked at any further; `None` if nothing is
+    /// there by which to tell. Where a frame ends, the next one's header is looked at in the
+    /// socket, so that it can go the same way.
+    pub(super) fn staged_unseen(&mut self, key: Key, end: usize) -> Option<usize> {
+        let now = self.milliseconds();
+        let pipe = self.slab.get_mut(key)?;
+        let fd = pipe.ends[end].fd;
+        let Some(extra) = &mut pipe.extra else { return Some(usize::MAX) };
+        let unseen = extra.unseen(end);
+        let Some(relay) = &mut extra.relay else { return Some(unseen) };
+        if unseen > 0 || extra.secure.iter().any(Option::is_some) {
+            return Some(unseen);
+        }
+        let mut header = [0; HEADER_MAX];
+        match socket::peek(fd, &mut header) {
+            Ok(n) => Some(relay.peek(WHO[end], &header[..n], SPLICE_BYTES as u64, now) as usize),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
+            // Whoever reads will find the same.
+            Err(_) => Some(0),
+        }
+    }
+
     /// `bytes` of `end` went on without being looked at.
-    pub(super) fn staged_unseen(&mut self, key: Key, end: usize, bytes: usize) {
-        if bytes > 0 && self.slab.get(key).is_some_and(|pipe| pipe.extra.is_some()) {
+    pub(super) fn staged_spliced(&mut self, key: Key, end: usize, bytes: usize) {
+        if self.slab.get(key).is_some_and(|pipe| pipe.extra.is_some()) {
             self.tell(key, |relay, now, notes| relay.spliced(WHO[end], bytes as u64, now, notes));
         }
     }

@@ -29,9 +29,11 @@ pub enum Kind {
     Tick,
     /// A young connection's descriptor is ready.
     Young,
+    /// Bulk flows have rested.
+    Rested,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind::Readable,
     Kind::Received,
     Kind::Watched,
@@ -42,6 +44,7 @@ const KINDS: [Kind; 10] = [
     Kind::Runtime,
     Kind::Tick,
     Kind::Young,
+    Kind::Rested,
 ];
 
 /// A name, taken apart.

@@ -286,3 +286,37 @@ fn boundaries_are_known_and_payload_may_be_skipped() {
     assert!(tunnel.may_end() && !tunnel.in_message());
     assert_eq!(seen.passed, [&start[..], &[0x80, 0x00]].concat());
 }
+
+#[test]
+fn a_long_frame_may_be_begun_without_being_taken() {
+    let no = Limits::default();
+    let rules = Rules { from: End::Client, deflate: false };
+    let header = |opcode, length| {
+        let mut bytes = [0; HEADER_MAX];
+        let size = frame::encode_header(&mut bytes, true, opcode, length, Some([1, 2, 3, 4]));
+        bytes[..size].to_vec()
+    };
+    let long = header(Opcode::Binary, 70_000);
+    let mut tunnel = Tunnel::new(rules);
+    for cut in 0..long.len() {
+        assert_eq!(tunnel.peek(&long[..cut], 16_384, &no), None, "{cut} bytes");
+    }
+    assert_eq!(tunnel, Tunnel::new(rules), "nothing has changed");
+    // Short, controlling, closing or beyond a limit: not this way.
+    assert_eq!(tunnel.peek(&header(Opcode::Binary, 16_383), 16_384, &no), None);
+    assert_eq!(tunnel.peek(&header(Opcode::Ping, 100), 1, &no), None);
+    assert_eq!(tunnel.peek(&header(Opcode::Close, 0), 0, &no), None);
+    let less = Limits { max_frame: 69_999, ..no };
+    assert_eq!(tunnel.peek(&long, 16_384, &less), None);
+    let none = Limits { messages: Some(0), ..no };
+    assert_eq!(tunnel.peek(&long, 16_384, &none), None);
+    assert_eq!(tunnel, Tunnel::new(rules), "nothing has changed");
+
+    let seen = tunnel.peek(&long, 16_384, &no).expect("a long frame");
+    assert_eq!((seen.length, usize::from(seen.size)), (70_000, long.len()));
+    assert_eq!(tunnel.peek(&long, 16_384, &no), None, "not in the middle of one");
+    assert_eq!(tunnel.bytes_to_boundary(), 70_000 + long.len() as u64);
+    assert_eq!(tunnel.skip(70_000 + long.len() as u64), Opcode::Binary);
+    assert!(tunnel.at_boundary());
+    assert!(tunnel.peek(&long, 16_384, &no).is_some(), "and the next");
+}
