@@ -550,6 +550,9 @@ fn silent_clients_are_let_go_by_their_deadlines() {
     let mut stuck = Reader::connect(web.address);
     stuck.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc");
     let begun = Instant::now();
+    for late in [&mut half, &mut stuck] {
+        assert_eq!(late.response("GET").status, 408);
+    }
     for client in [&mut silent, &mut half, &mut kept, &mut stuck] {
         assert!(client.at_end());
     }

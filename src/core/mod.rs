@@ -28,8 +28,8 @@ use crate::config::snapshot::{CoreSeed, LogEvent, LogLine, Report, Snapshot};
 use crate::meter::{CoreCounters, Ending, ServerCounters, Ticket};
 
 pub use host::run;
-pub use ready::Guard;
 use ready::{Deadlines, Readiness};
+pub use ready::{Guard, Lane};
 use wire::{Birth, Pipe, Wire};
 
 /// One in this many connections is logged when the plan says "sampled".

@@ -2,7 +2,6 @@
 //! There are no timers. A deadline that passes shuts the socket down; the wait then ends, and the
 //! waiter asks its [`Guard`] whether that was why.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::os::fd::RawFd;
 use std::pin::Pin;
@@ -10,6 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::meter::Cause;
 use crate::sys::socket;
 
 use super::Core;
@@ -114,106 +114,162 @@ impl Drop for Ready {
 #[derive(Debug, Default)]
 pub struct Deadlines(Slab<Deadline>);
 
+/// What may take too long on a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    Read,
+    Write,
+}
+
 #[derive(Debug)]
 struct Deadline {
     fd: RawFd,
-    at: Ticks,
+    /// When each lane is late, and what that is called.
+    lanes: [(Ticks, Cause); 2],
     /// Nothing is under way on it: a drain need not wait.
     idle: bool,
-    passed: Rc<Cell<bool>>,
+    /// A late read only stops the reading: something is still to be said.
+    speaks: bool,
+    /// What passed first.
+    passed: Option<Cause>,
     /// Who waits for something else than the socket, and must learn of it.
     waker: Option<Waker>,
 }
 
-/// A deadline on a socket, until dropped.
+/// Deadlines on a socket, until dropped.
 #[derive(Debug)]
 pub struct Guard {
     core: Rc<Core>,
     key: Key,
-    passed: Rc<Cell<bool>>,
 }
+
+const NEVER: (Ticks, Cause) = (Ticks::MAX, Cause::Timeout);
 
 impl Core {
     /// Shuts `fd` down (both ways) after `limit` unless the guard is dropped before. The
     /// descriptor must stay open for as long as the guard lives.
     pub fn guard(self: &Rc<Self>, fd: RawFd, limit: Duration) -> Guard {
-        self.guard_as(fd, limit, false)
+        let guard = self.lanes(fd);
+        guard.extend(limit);
+        guard
     }
 
     /// As [`Core::guard`], for a connection that only waits for another request: it also passes
     /// when the core drains.
     pub fn idle_guard(self: &Rc<Self>, fd: RawFd, limit: Duration) -> Guard {
-        let limit = if self.is_serving() { limit } else { Duration::ZERO };
-        self.guard_as(fd, limit, true)
+        let guard = self.guard(fd, if self.is_serving() { limit } else { Duration::ZERO });
+        guard.edit(|deadline| deadline.idle = true);
+        guard
     }
 
-    fn guard_as(self: &Rc<Self>, fd: RawFd, limit: Duration, idle: bool) -> Guard {
-        let passed = Rc::new(Cell::new(false));
-        // One more tick: a deadline may come late, never early.
-        let at = self.wire.borrow().now().saturating_add(ticks(limit)).saturating_add(1);
-        let deadline = Deadline { fd, at, idle, passed: Rc::clone(&passed), waker: None };
+    /// Tenths of a second, on this core's clock.
+    pub fn now(&self) -> Ticks {
+        self.wire.borrow().now()
+    }
+
+    /// A guard with no deadline yet, for a socket that is read and written at once.
+    pub fn lanes(self: &Rc<Self>, fd: RawFd) -> Guard {
+        let (lanes, idle, speaks) = ([NEVER; 2], false, false);
+        let deadline = Deadline { fd, lanes, idle, speaks, passed: None, waker: None };
         let key = self.deadlines.borrow_mut().0.insert(deadline);
-        Guard { core: Rc::clone(self), key, passed }
+        Guard { core: Rc::clone(self), key }
     }
 
     /// Shuts down every socket whose deadline has passed.
     pub(super) fn sweep_deadlines(&self, now: Ticks) {
-        let mut deadlines = self.deadlines.borrow_mut();
-        let keys: Vec<Key> = deadlines.0.keys().collect();
-        for key in keys {
-            let Some(deadline) = deadlines.0.get_mut(key) else { continue };
-            if deadline.at <= now && !deadline.passed.replace(true) {
-                socket::end(deadline.fd);
-                if let Some(waker) = deadline.waker.take() {
-                    self.stirred.set(true);
-                    waker.wake();
+        self.each_deadline(|deadline| {
+            for lane in [Lane::Read, Lane::Write] {
+                let (at, cause) = deadline.lanes[lane as usize];
+                if at <= now {
+                    deadline.pass(lane, cause);
+                    if let Some(waker) = deadline.waker.take() {
+                        self.stirred.set(true);
+                        waker.wake();
+                    }
                 }
             }
-        }
+        });
     }
 
     /// Shuts down every young connection that only waits for another request: the core drains.
     pub(super) fn end_idle_young(&self) {
-        let mut deadlines = self.deadlines.borrow_mut();
-        let keys: Vec<Key> = deadlines.0.keys().collect();
-        for key in keys {
-            if let Some(deadline) = deadlines.0.get_mut(key)
-                && deadline.idle
-                && !deadline.passed.replace(true)
-            {
-                socket::end(deadline.fd);
+        self.each_deadline(|deadline| {
+            if deadline.idle && deadline.passed.is_none() {
+                deadline.pass(Lane::Read, Cause::Timeout);
             }
-        }
+        });
     }
 
     /// Shuts down every young connection's guarded socket: the core is stopping.
     pub(super) fn cut_young(&self) {
-        for key in self.deadlines.borrow().0.keys() {
-            if let Some(deadline) = self.deadlines.borrow().0.get(key) {
-                socket::end(deadline.fd);
+        self.each_deadline(|deadline| socket::end(deadline.fd));
+    }
+
+    fn each_deadline(&self, mut f: impl FnMut(&mut Deadline)) {
+        let deadlines = &mut self.deadlines.borrow_mut().0;
+        for slot in 0..deadlines.slots() {
+            if let Some(deadline) = deadlines.key_at(slot).and_then(|key| deadlines.get_mut(key)) {
+                f(deadline);
             }
         }
     }
 }
 
+impl Deadline {
+    fn pass(&mut self, lane: Lane, cause: Cause) {
+        self.lanes[lane as usize] = NEVER;
+        self.passed.get_or_insert(cause);
+        if self.speaks && lane == Lane::Read {
+            socket::stop_reading(self.fd);
+        } else {
+            socket::end(self.fd);
+        }
+    }
+}
+
 impl Guard {
-    /// Whether the deadline passed, and the socket was shut down for it.
+    /// Whether a deadline passed, and the socket was shut down for it.
     pub fn has_passed(&self) -> bool {
-        self.passed.get()
+        self.late().is_some()
+    }
+
+    /// What the deadline that passed first is called.
+    pub fn late(&self) -> Option<Cause> {
+        self.core.deadlines.borrow().0.get(self.key)?.passed
     }
 
     /// Wakes a task once the deadline has passed, for a wait that the socket's end would not end.
     pub fn wake_when_passed(&self, waker: &Waker) {
-        if let Some(deadline) = self.core.deadlines.borrow_mut().0.get_mut(self.key) {
-            deadline.waker = Some(waker.clone());
-        }
+        self.edit(|deadline| deadline.waker = Some(waker.clone()));
+    }
+
+    /// From here on a late read only stops the reading, so that the peer can be told.
+    pub fn keep_speaking(&self) {
+        self.edit(|deadline| deadline.speaks = true);
     }
 
     /// Moves the deadline to `limit` from now.
     pub fn extend(&self, limit: Duration) {
-        let at = self.core.wire.borrow().now().saturating_add(ticks(limit)).saturating_add(1);
+        self.set(Lane::Read, Some(limit), Cause::Timeout);
+    }
+
+    /// Gives a lane until `limit` from now, or all the time there is. `cause`: why the connection
+    /// ends if that is too short.
+    pub fn set(&self, lane: Lane, limit: Option<Duration>, cause: Cause) {
+        // One more tick: a deadline may come late, never early.
+        let at = |limit| self.core.now().saturating_add(ticks(limit)).saturating_add(1);
+        let deadline = limit.map_or(NEVER, |limit| (at(limit), cause));
+        self.edit(|it| it.lanes[lane as usize] = deadline);
+    }
+
+    /// A lane has all the time there is.
+    pub fn clear(&self, lane: Lane) {
+        self.set(lane, None, Cause::Timeout);
+    }
+
+    fn edit(&self, f: impl FnOnce(&mut Deadline)) {
         if let Some(deadline) = self.core.deadlines.borrow_mut().0.get_mut(self.key) {
-            deadline.at = at;
+            f(deadline);
         }
     }
 }

@@ -281,6 +281,12 @@ pub fn finish(fd: RawFd) {
     unsafe { libc::shutdown(fd, libc::SHUT_WR) };
 }
 
+/// Reads no more, so that whoever waits for bytes is woken; writing goes on.
+pub fn stop_reading(fd: RawFd) {
+    // SAFETY: plain call; an error means the connection is gone already.
+    unsafe { libc::shutdown(fd, libc::SHUT_RD) };
+}
+
 /// Ends both directions, so that every request waiting on the socket completes.
 pub fn end(fd: RawFd) {
     // SAFETY: plain call; an error means the connection is gone already.

@@ -163,6 +163,11 @@ impl Serving<'_> {
     ) -> After {
         let client = |cause| After::End(Ending::client(Stage::Http, cause));
         match (answered, sent) {
+            (Answered::Missing { .. }, Sent::ClientGone(cause @ Cause::Timeout)) => {
+                self.terms.route.answers.count(408, true);
+                let refusal = Refusal::new(408, "The request's body did not come in time.");
+                After::Refuse(refusal, asked.manner, Ending::client(Stage::Http, cause))
+            }
             (_, Sent::ClientGone(cause)) | (Answered::ClientGone(cause), _) => client(cause),
             (Answered::Whole { status, reusable, keep }, sent) => {
                 self.terms.route.answers.count(status, false);

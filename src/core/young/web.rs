@@ -86,6 +86,8 @@ pub async fn serve(
     let inlet = Inlet::new(std::mem::take(&mut front.tail));
     let client = Channel::new(client);
     let mut visit = Visit { core, conn, client, inlet, front, address, port, trusted };
+    // A head that comes too late is answered.
+    guard.keep_speaking();
     let mut first = Some(guard);
     loop {
         let found = visit.next_head(first.take()).await?;
@@ -130,7 +132,9 @@ impl Visit<'_> {
                     return Err(Ending::client(Stage::Http, Cause::KeepaliveOver));
                 }
                 drop(guard);
-                self.core.guard(self.client.fd(), timeouts.handshake)
+                let guard = self.core.guard(self.client.fd(), timeouts.handshake);
+                guard.keep_speaking();
+                guard
             }
         };
         let limits = limits(&self.conn.listener);
@@ -141,7 +145,12 @@ impl Visit<'_> {
         let late = guard.has_passed();
         drop(guard);
         Err(match lack {
-            _ if late => ended(Cause::Timeout),
+            Lack::Silent if late => ended(Cause::Timeout),
+            _ if late => {
+                let refusal = Refusal::new(408, "The request's head did not come in time.");
+                self.refuse(refusal, self.manner(None)).await;
+                ended(Cause::Timeout)
+            }
             Lack::Silent if is_first => ended(Cause::Quiet),
             Lack::Silent => Ending::client(Stage::Http, Cause::Done),
             Lack::Cut => ended(Cause::Cut),

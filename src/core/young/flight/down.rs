@@ -1,0 +1,187 @@
+//! The answer on its way down: interim answers, a switch of protocols, or a head and its body.
+
+use crate::core::Lane;
+use crate::meter::Cause;
+use crate::proto::http::rewrite::towards_client;
+use crate::proto::http::{
+    Body, Connection, Edits, ResponseHead, Version, parse_response, write_response,
+};
+
+use super::{Answered, Flight, Heard, INTERIM_MAX, LINGER, Sent, cause, refusal};
+use crate::core::young::answer::Manner;
+use crate::core::young::body::Passage;
+use crate::core::young::channel::{Inlet, READ_BYTES};
+use crate::core::young::head::{self, Lack};
+use crate::core::young::transport;
+
+/// A final answer whose head was read.
+struct Opened {
+    status: u16,
+    /// Its head as the client will see it.
+    out: Vec<u8>,
+    passage: Passage,
+    reusable: bool,
+    keep: bool,
+}
+
+impl Flight<'_> {
+    /// The answer, and if there is none ours, while the body may still be on its way.
+    pub(super) async fn answer_beside(&self, inlet: &mut Inlet) -> Answered {
+        let answered = self.answer(inlet).await;
+        if self.sent.get() == Sent::Running {
+            if let Answered::Missing { cause, .. } = answered {
+                let refusal = refusal(cause).compose(
+                    self.asked.id,
+                    Manner { close: true, ..self.asked.manner },
+                    fastrand::u64(..),
+                );
+                let _ = self.to_client(&refusal).await;
+            }
+            self.heard.set(Heard::Over);
+            self.client_guard.set(Lane::Read, Some(LINGER), Cause::Timeout);
+            self.server_guard.set(Lane::Write, Some(LINGER), Cause::Stall);
+            match answered {
+                Answered::Cut(_) | Answered::ClientGone(_) => self.client.abort(),
+                _ => self.client.finish().await,
+            }
+        }
+        answered
+    }
+
+    pub(super) async fn answer(&self, inlet: &mut Inlet) -> Answered {
+        for _ in 0..INTERIM_MAX {
+            let found = match head::read(self.server, inlet, &self.limits).await {
+                Ok(found) => found,
+                Err(lack) => return self.missing(&lack, inlet),
+            };
+            let bytes = &inlet.held()[found.head];
+            let Ok(head) = parse_response(bytes, &self.limits, self.asked.is_head) else {
+                return Answered::Missing { cause: Cause::HeadBad, untouched: false };
+            };
+            if head.status == 101 {
+                return self.switch(&head, found.used).await;
+            }
+            if !head.is_interim() {
+                let opened = self.open(&head);
+                inlet.take(found.used);
+                return self.pass(opened, inlet).await;
+            }
+            if self.asked.version == Version::Http11 {
+                let mut out = Vec::new();
+                write_response(&mut out, &head, &Edits::new(Connection::Silent));
+                if let Err(cause) = self.to_client(&out).await {
+                    return Answered::ClientGone(cause);
+                }
+            }
+            inlet.take(found.used);
+        }
+        Answered::Missing { cause: Cause::ResponseUnexpected, untouched: false }
+    }
+
+    fn missing(&self, lack: &Lack, inlet: &Inlet) -> Answered {
+        let late = self.server_guard.late();
+        let cause = late.unwrap_or_else(|| match lack {
+            Lack::Silent | Lack::Cut => Cause::Cut,
+            Lack::Bad(_) => Cause::HeadBad,
+            Lack::Failed(error) => transport::cause(error),
+        });
+        Answered::Missing { cause, untouched: inlet.is_empty() && late.is_none() }
+    }
+
+    /// A 101: the answer to a legal upgrade that it fits, or nothing we believe.
+    async fn switch(&self, head: &ResponseHead<'_>, used: usize) -> Answered {
+        let bad = Answered::Missing { cause: Cause::UpgradeBad, untouched: false };
+        let Some(Ok(agreed)) = self.upgrade.map(|upgrade| upgrade.answer(head)) else {
+            return bad;
+        };
+        let mut edits = Edits::new(Connection::Upgrade);
+        if let Some(line) = self.set_cookie {
+            edits.add("Set-Cookie", line.as_bytes());
+        }
+        let mut out = Vec::with_capacity(512);
+        write_response(&mut out, head, &edits);
+        match self.to_client(&out).await {
+            Ok(()) => Answered::Switched { deflate: agreed.deflate, used },
+            Err(cause) => Answered::ClientGone(cause),
+        }
+    }
+
+    /// The head of a final answer: it is here in time, and says what becomes of both connections.
+    fn open(&self, head: &ResponseHead<'_>) -> Opened {
+        self.heard.set(Heard::Head);
+        self.server_guard.clear(Lane::Read);
+        let unwrap = self.asked.version == Version::Http10 && head.body == Body::Chunked;
+        let keep = self.asked.keep_alive
+            && self.sent.get() != Sent::Running
+            && head.body != Body::UntilClose
+            && !unwrap
+            && self.core.is_serving();
+        let mut edits = Edits::new(towards_client(self.asked.version, keep));
+        if unwrap {
+            edits.remove("Transfer-Encoding");
+            edits.remove("Trailer");
+        }
+        if let Some(line) = self.set_cookie {
+            edits.add("Set-Cookie", line.as_bytes());
+        }
+        let mut out = Vec::with_capacity(1024);
+        write_response(&mut out, head, &edits);
+        let passage = if unwrap { Passage::unwrapped(head.body) } else { Passage::new(head.body) };
+        Opened { status: head.status, out, passage, reusable: head.keep_alive, keep }
+    }
+
+    /// Moves a final answer's body down behind its head.
+    async fn pass(&self, opened: Opened, inlet: &mut Inlet) -> Answered {
+        let Opened { status, out, passage, reusable, keep } = opened;
+        match self.pass_body(passage, out, inlet).await {
+            Ok(()) => Answered::Whole { status, reusable: reusable && inlet.is_empty(), keep },
+            Err(gone) => gone,
+        }
+    }
+
+    async fn pass_body(
+        &self,
+        mut passage: Passage,
+        mut out: Vec<u8>,
+        inlet: &mut Inlet,
+    ) -> Result<(), Answered> {
+        loop {
+            while !inlet.is_empty() {
+                let bad = |_| Answered::Cut(Cause::BodyBad);
+                let portion = passage.take(inlet.held()).map_err(bad)?;
+                if portion.used == 0 {
+                    break;
+                }
+                let part = &inlet.held()[portion.pass];
+                if out.is_empty() {
+                    self.to_client(part).await.map_err(Answered::ClientGone)?;
+                } else {
+                    // The head goes out together with the first of its body.
+                    out.extend_from_slice(part);
+                    self.to_client(&out).await.map_err(Answered::ClientGone)?;
+                    out = Vec::new();
+                }
+                inlet.take(portion.used);
+            }
+            if !out.is_empty() {
+                self.to_client(&out).await.map_err(Answered::ClientGone)?;
+                out = Vec::new();
+            }
+            if passage.is_done() {
+                return Ok(());
+            }
+            self.server_guard.set(Lane::Read, self.timeouts.idle, Cause::Idle);
+            let read = self.server.read(inlet, READ_BYTES).await;
+            self.server_guard.clear(Lane::Read);
+            match read {
+                Ok(0) => match self.server_guard.late() {
+                    Some(late) => return Err(Answered::Cut(late)),
+                    None if passage.may_end() => return Ok(()),
+                    None => return Err(Answered::Cut(Cause::Cut)),
+                },
+                Ok(_) => {}
+                Err(error) => return Err(Answered::Cut(cause(&self.server_guard, &error))),
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Deadlines of plain HTTP through a running standpipe: each covers what it is named for, nothing
+//! beside it, and can be stretched for ever by nobody.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use common::http::{Reader, Server, ok};
+use common::web::{Shape, Web};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: a.example\r\n\r\n")
+}
+
+fn with_timeouts(server: &Server, timeouts: &str) -> Web {
+    Web::shaped(&[server], Shape { timeouts, ..Shape::default() })
+}
+
+#[test]
+fn the_time_of_a_body_is_not_that_of_its_answer() {
+    let server = Server::answering(|request| {
+        std::thread::sleep(3 * SECOND);
+        ok(&request.text())
+    });
+    let web = with_timeouts(&server, "request = \"1s\"");
+    let mut client = Reader::connect(web.address);
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n");
+    std::thread::sleep(Duration::from_millis(100));
+    client.send("hello");
+    let answer = client.response("POST");
+    assert_eq!((answer.status, answer.text()), (200, "hello".into()));
+}
+
+#[test]
+fn the_time_of_a_body_is_not_that_of_a_server_that_does_not_take_it() {
+    let server = Server::scripted(|mut reader| {
+        let head = reader.head().expect("a head");
+        std::thread::sleep(3 * SECOND);
+        let length: usize = head.header("content-length").expect("one").parse().expect("a number");
+        let got = reader.bytes(length).len();
+        reader.send(ok(&got.to_string()));
+        reader.rest();
+    });
+    let web = with_timeouts(&server, "request = \"1s\"\nresponse = \"2s\"");
+    let mut client = Reader::connect(web.address);
+    // More than all buffers on the way hold.
+    let length = 32 << 20;
+    client.send(format!("PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"));
+    client.send(vec![7; length]);
+    assert_eq!(client.response("PUT").text(), length.to_string());
+}
+
+#[test]
+fn a_body_may_pause_but_not_dribble() {
+    let server = Server::answering(|request| ok(&request.body.len().to_string()));
+    let web = with_timeouts(&server, "request = \"1s\"");
+    let mut pausing = Reader::connect(web.address);
+    pausing.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n");
+    for _ in 0..5 {
+        std::thread::sleep(Duration::from_millis(500));
+        pausing.send(vec![b'x'; 2000]);
+    }
+    assert_eq!(pausing.response("POST").text(), "10000");
+
+    let mut dribbling = Reader::connect(web.address);
+    dribbling.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n");
+    let begun = Instant::now();
+    while begun.elapsed() < 8 * SECOND && dribbling.stream.write_all(b"x").is_ok() {
+        std::thread::sleep(Duration::from_millis(200));
+        if !common::is_silent(&mut dribbling.stream, Duration::from_millis(1)) {
+            break;
+        }
+    }
+    assert!(begun.elapsed() < 8 * SECOND);
+}
+
+#[test]
+fn a_body_or_a_head_that_stops_in_the_middle_is_told_408_and_silence_is_told_nothing() {
+    let server = Server::answering(|_| ok("x"));
+    let web = with_timeouts(&server, "request = \"1s\"\nhandshake = \"1s\"");
+    let mut body = Reader::connect(web.address);
+    body.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc");
+    let mut head = Reader::connect(web.address);
+    head.send("GET / HTTP/1.1\r\nHos");
+    let mut second = Reader::connect(web.address);
+    second.send(get("/") + "GET / HT");
+    let mut silent = Reader::connect(web.address);
+    assert_eq!(second.response("GET").status, 200);
+    for late in [&mut body, &mut head, &mut second] {
+        let answer = late.response("GET");
+        assert_eq!(answer.status, 408);
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert!(late.at_end());
+    }
+    assert!(silent.at_end());
+}
+
+#[test]
+fn the_time_of_an_answer_ends_with_its_head() {
+    // A stream of events that is quiet for longer than the head may take.
+    let server = Server::scripted(|mut reader| {
+        reader.head();
+        reader.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n");
+        std::thread::sleep(3 * SECOND);
+        reader.send("6\r\nsecond\r\n0\r\n\r\n");
+        reader.rest();
+    });
+    let web = with_timeouts(&server, "response = \"1s\"");
+    let mut client = Reader::connect(web.address);
+    client.send(get("/"));
+    assert_eq!(client.response("GET").text(), "firstsecond");
+}
+
+#[test]
+fn a_client_that_reads_slowly_gets_all_of_a_long_answer() {
+    let length = 32 << 20;
+    let server = Server::scripted(move |mut reader| {
+        reader.head();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+        reader.send(head);
+        reader.send(vec![7; length]);
+        reader.rest();
+    });
+    let web = with_timeouts(&server, "response = \"1s\"\nrequest = \"1s\"");
+    let mut client = Reader::connect(web.address);
+    client.send(get("/"));
+    std::thread::sleep(3 * SECOND);
+    assert_eq!(client.response("GET").body.len(), length);
+}
+
+#[test]
+fn an_answer_that_stops_in_the_middle_falls_to_the_idle_time() {
+    let server = Server::scripted(|mut reader| {
+        reader.head();
+        reader.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc");
+        reader.rest();
+    });
+    let web = with_timeouts(&server, "response = \"60s\"\nidle = \"1s\"");
+    let mut client = Reader::connect(web.address);
+    client.send(get("/"));
+    assert!(client.try_response("GET").is_none(), "cut, and seen to be cut");
+    common::wait_until("it is counted", || {
+        let labels = [("side", "server"), ("stage", "http"), ("cause", "idle")];
+        web.standpipe.metric("standpipe_connections_ended_total", &labels) == 1.0
+    });
+}
+
+#[test]
+fn what_comes_after_an_early_answer_is_waited_for_once() {
+    let server = Server::scripted(|mut reader| {
+        reader.head();
+        reader.send("HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig");
+        reader.rest();
+    });
+    let web = Web::before(&[&server]);
+    let mut client = Reader::connect(web.address);
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n");
+    assert_eq!(client.response("POST").status, 413);
+    let begun = Instant::now();
+    let mut chunk = [0; 16];
+    while begun.elapsed() < 15 * SECOND {
+        if client.stream.write_all(b"x").is_err() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(begun.elapsed() < 15 * SECOND, "a byte now and then does not hold it open");
+    let _ = client.stream.read(&mut chunk);
+    let mut hasty = Reader::connect(web.address);
+    hasty.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n");
+    assert_eq!(hasty.response("POST").status, 413);
+    let part = vec![b'x'; 1 << 20];
+    let taken = (0..200).take_while(|_| hasty.stream.write_all(&part).is_ok()).count();
+    assert!(taken < 200, "nor do many");
+    // The answer was given and the clients went on: nobody is to blame.
+    common::wait_until("it is counted", || {
+        let labels = [("side", "client"), ("stage", "http"), ("cause", "done")];
+        web.standpipe.metric("standpipe_connections_ended_total", &labels) == 2.0
+    });
+}
