@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::meter::Cause;
+use crate::sys::ring::POLL_OUT;
 use crate::sys::socket;
 
 use super::Core;
@@ -44,6 +45,13 @@ impl Core {
     /// joined even if the future is dropped.
     pub fn ready(self: &Rc<Self>, fd: RawFd, mask: u32) -> Ready {
         Ready { core: Rc::clone(self), fd, mask, key: None }
+    }
+
+    /// Lets everybody else of this core have a turn. The way leads through the ring: a task that
+    /// only woke itself would be run again before all others.
+    pub async fn give_way(self: &Rc<Self>) {
+        // Room for another wake-up is always there: the poll completes with the next turn.
+        self.ready(self.seed.wake, POLL_OUT).await;
     }
 
     /// The poll of a young connection completed.

@@ -60,12 +60,19 @@ impl Channel {
         self.secured.as_ref()?.borrow().peer.clone()
     }
 
-    /// Waits until a read would find something, holding no buffer meanwhile.
+    /// Waits until a read would find something, holding no buffer meanwhile. The others of the
+    /// core have a turn even where it finds that at once.
     pub async fn readable(&self) {
-        let held = self.secured.as_ref().is_some_and(|secured| !secured.borrow().tail.is_empty());
-        if !held {
+        if self.has_unopened() {
+            self.stream.give_way().await;
+        } else {
             self.stream.readable().await;
         }
+    }
+
+    /// Ciphertext was read that was not opened yet.
+    fn has_unopened(&self) -> bool {
+        self.secured.as_ref().is_some_and(|secured| !secured.borrow().tail.is_empty())
     }
 
     /// Reads at most about `most` bytes onto the end of `inlet`; 0 is the end of the stream.
@@ -194,8 +201,7 @@ impl Channel {
 
     /// Whether the peer has neither finished nor sent anything: fit for another request.
     pub fn is_quiet(&self) -> bool {
-        let held = self.secured.as_ref().is_some_and(|secured| !secured.borrow().tail.is_empty());
-        !held && socket::is_quiet(self.fd())
+        !self.has_unopened() && socket::is_quiet(self.fd())
     }
 }
 

@@ -116,6 +116,8 @@ enum Heard {
 /// How long a body may still come in once its answer is out, and how much of it.
 const LINGER: Duration = Duration::from_secs(5);
 const LINGER_BYTES: u64 = 1 << 20;
+/// Bytes that a fast pair may move one way before the others of its core have a turn.
+const STRIDE_BYTES: usize = 256 << 10;
 /// Answers with 1xx that a server may send before the real one.
 const INTERIM_MAX: u32 = 16;
 
@@ -199,6 +201,14 @@ impl<'a> Flight<'a> {
         self.client_guard.clear(Lane::Write);
         self.counters.bytes_to_clients.add(bytes.len() as u64);
         written.map_err(|error| cause(&self.client_guard, &error))
+    }
+
+    /// After each stride, lets the others of the core have a turn.
+    async fn stride(&self, moved: &mut usize) {
+        if *moved >= STRIDE_BYTES {
+            *moved = 0;
+            self.core.give_way().await;
+        }
     }
 
     /// The request is out: the server's time for the head of its answer begins.

@@ -36,6 +36,11 @@ impl Stream {
         self.socket
     }
 
+    /// Lets the other connections of the core have a turn.
+    pub async fn give_way(&self) {
+        self.core.give_way().await;
+    }
+
     /// Waits until there is something to read: bytes, the end or an error.
     pub async fn readable(&self) {
         self.core.ready(self.fd(), POLL_IN).await;

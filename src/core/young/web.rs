@@ -127,6 +127,9 @@ impl Visit<'_> {
                 let guard = self.core.idle_guard(self.client.fd(), timeouts.keepalive);
                 if self.inlet.is_empty() {
                     self.client.readable().await;
+                } else {
+                    // Who sends one request after another, and is answered here, waits for nobody.
+                    self.core.give_way().await;
                 }
                 if guard.has_passed() {
                     return Err(Ending::client(Stage::Http, Cause::KeepaliveOver));

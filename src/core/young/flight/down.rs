@@ -145,6 +145,7 @@ impl Flight<'_> {
         mut out: Vec<u8>,
         inlet: &mut Inlet,
     ) -> Result<(), Answered> {
+        let mut moved = 0;
         loop {
             while !inlet.is_empty() {
                 let bad = |_| Answered::Cut(Cause::BodyBad);
@@ -162,6 +163,7 @@ impl Flight<'_> {
                     out = Vec::new();
                 }
                 inlet.take(portion.used);
+                moved += portion.used;
             }
             if !out.is_empty() {
                 self.to_client(&out).await.map_err(Answered::ClientGone)?;
@@ -170,6 +172,7 @@ impl Flight<'_> {
             if passage.is_done() {
                 return Ok(());
             }
+            self.stride(&mut moved).await;
             self.server_guard.set(Lane::Read, self.timeouts.idle, Cause::Idle);
             let read = self.server.read(inlet, READ_BYTES).await;
             self.server_guard.clear(Lane::Read);

@@ -28,7 +28,7 @@ impl Flight<'_> {
         let mut passage = Passage::new(self.asked.body);
         let mut patience = Patience::default();
         let mut declined = false;
-        let mut lingered = 0;
+        let (mut moved, mut lingered) = (0, 0);
         loop {
             while !inlet.is_empty() {
                 let Ok(portion) = passage.take(inlet.held()) else {
@@ -44,6 +44,7 @@ impl Flight<'_> {
                 }
                 self.counters.bytes_from_clients.add(portion.used as u64);
                 inlet.take(portion.used);
+                moved += portion.used;
                 if self.heard.get() == Heard::Over {
                     lingered += portion.used as u64;
                 }
@@ -55,6 +56,7 @@ impl Flight<'_> {
             if lingered > LINGER_BYTES {
                 return self.sent.set(Sent::Unwanted);
             }
+            self.stride(&mut moved).await;
             if let Err(cause) = self.more(inlet, &mut patience).await {
                 if self.heard.get() == Heard::Over {
                     return self.sent.set(Sent::Unwanted);
