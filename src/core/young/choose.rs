@@ -73,7 +73,7 @@ pub fn place(
     snapshot: &Snapshot,
     rule: (usize, &Rule),
     head: &RequestHead<'_>,
-    client: Option<IpAddr>,
+    client: IpAddr,
     counts: &impl Counts,
     random: u64,
 ) -> Option<Place> {
@@ -92,15 +92,10 @@ pub fn place(
     Some(Place { rule: index, pool, held: None, key })
 }
 
-fn key(
-    snapshot: &Snapshot,
-    pool: usize,
-    head: &RequestHead<'_>,
-    client: Option<IpAddr>,
-) -> Option<u64> {
+fn key(snapshot: &Snapshot, pool: usize, head: &RequestHead<'_>, client: IpAddr) -> Option<u64> {
     let plan = snapshot.plan.pools.get(pool)?;
     let by_source = || match plan.policy {
-        Policy::SourceHash { .. } => client.map(key_of_source),
+        Policy::SourceHash { .. } => Some(key_of_source(client)),
         _ => None,
     };
     match &plan.sticky {

@@ -41,7 +41,7 @@ struct Visit<'a> {
     inlet: Inlet,
     front: Front,
     /// The client's address: what a PROXY header told, or the socket's own.
-    address: Option<IpAddr>,
+    address: IpAddr,
     /// Port it came in by.
     port: u16,
     /// Its forwarding headers are believed.
@@ -74,12 +74,14 @@ pub async fn serve(
     mut front: Front,
     guard: Guard,
 ) -> Result<(), Ending> {
+    // Who has left already has no address: nobody could say whom the request is from.
     let peer = conn.client.or_else(|| socket::peer(client.fd()));
-    conn.client = peer;
+    let peer = peer.ok_or(Ending::client(Stage::Head, Cause::Reset))?;
+    conn.client = Some(peer);
     let told = front.told.map(|(_, to)| to.port());
     let port = told.unwrap_or_else(|| port_of(&conn.listener, client.fd()));
-    let address = peer.map(|peer| canonical(peer.ip()));
-    let direct = if front.told.is_some() { socket::peer(client.fd()) } else { peer };
+    let address = canonical(peer.ip());
+    let direct = if front.told.is_some() { socket::peer(client.fd()) } else { Some(peer) };
     let direct = direct.map(|peer| canonical(peer.ip()));
     let trusted =
         direct.is_some_and(|ip| conn.listener.trusted.iter().any(|net| net.contains(&ip)));
@@ -282,11 +284,9 @@ impl Visit<'_> {
     /// The head as it goes on to the server.
     fn rewrite(&self, head: &RequestHead<'_>, connection: Connection, out: &mut Vec<u8>) {
         let mut edits = Edits::new(connection);
-        if let Some(client) = self.address {
-            let tls = self.client.is_tls();
-            let origin = Origin { client, port: self.port, tls, trusted: self.trusted };
-            forwarded::forward(head, &origin, &mut edits);
-        }
+        let (client, tls) = (self.address, self.client.is_tls());
+        let origin = Origin { client, port: self.port, tls, trusted: self.trusted };
+        forwarded::forward(head, &origin, &mut edits);
         if head.host.is_none() && head.version == Version::Http10 {
             let local = socket::local(self.client.fd());
             edits.host = local.map(|local| local.to_string().into());

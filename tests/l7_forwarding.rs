@@ -1,0 +1,32 @@
+//! What a server is told about the client and the request through a running standpipe: nothing a
+//! stranger made up, whatever way it tries.
+
+mod common;
+
+use std::io::Write;
+use std::time::Duration;
+
+use common::http::{Reader, Server, ok};
+use common::web::Web;
+
+#[test]
+fn a_client_that_has_left_already_is_not_served_under_a_name_of_its_own() {
+    let server = Server::answering(|_| ok("x"));
+    let web = Web::before(&[&server]);
+    // It is gone before it is looked at.
+    web.standpipe.signal("STOP");
+    let mut client = common::connect(web.address);
+    let request = "GET /spoofed HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n";
+    client.write_all(request.as_bytes()).expect("taken by the kernel");
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("set");
+    drop(client);
+    web.standpipe.signal("CONT");
+    common::wait_until("its end is counted", || {
+        let labels = [("side", "client"), ("stage", "head"), ("cause", "reset")];
+        web.standpipe.metric("standpipe_connections_ended_total", &labels) == 1.0
+    });
+    let mut client = Reader::connect(web.address);
+    client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(client.response("GET").status, 200);
+    assert!(server.heads().iter().all(|head| head.all("x-forwarded-for") == ["127.0.0.1"]));
+}
