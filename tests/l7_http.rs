@@ -423,44 +423,6 @@ fn a_full_pool_asks_to_come_back() {
 }
 
 #[test]
-fn a_kept_connection_that_died_is_not_noticed_by_the_client() {
-    // Closes after each answer without saying so: the kept connection is dead at its next use.
-    let server = Server::scripted(|mut reader| {
-        if reader.request().is_some() {
-            reader.send(ok("once"));
-        }
-    });
-    let web = Web::before(&[&server]);
-    let mut client = Reader::connect(web.address);
-    for n in 0..20 {
-        client.send(get("/"));
-        assert_eq!(client.response("GET").status, 200, "request {n}");
-        if n % 3 == 0 {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-    assert_eq!(server.accepted(), 20);
-}
-
-#[test]
-fn a_request_with_a_body_is_never_sent_twice() {
-    let server = Server::scripted(|mut reader| {
-        if reader.request().is_some() {
-            reader.send(ok("first"));
-        }
-        // The second request on this connection is read and never answered.
-        let _ = reader.request();
-    });
-    let web = Web::before(&[&server]);
-    let mut client = Reader::connect(web.address);
-    client.send(get("/"));
-    assert_eq!(client.response("GET").status, 200);
-    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello");
-    assert_eq!(client.response("POST").status, 502);
-    assert_eq!(server.accepted(), 1);
-}
-
-#[test]
 fn a_cut_answer_is_never_passed_off_as_whole() {
     for head in ["Content-Length: 1000\r\n", "Transfer-Encoding: chunked\r\n"] {
         let server = Server::scripted(move |mut reader| {

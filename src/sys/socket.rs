@@ -352,6 +352,21 @@ pub fn close(fd: RawFd) {
     unsafe { libc::close(fd) };
 }
 
+/// Bytes the peer's kernel has acknowledged since the connection began; `None` where nobody counts
+/// them, as on a Unix socket.
+pub fn acknowledged(fd: RawFd) -> Option<u64> {
+    // SAFETY: all zeroes is a valid `tcp_info`.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut size = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `size` bytes into a buffer lent for the call.
+    let got = unsafe {
+        let info = (&raw mut info).cast();
+        libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info, &raw mut size)
+    };
+    let end = std::mem::offset_of!(libc::tcp_info, tcpi_bytes_acked) + size_of::<u64>();
+    (got == 0 && size as usize >= end).then_some(info.tcpi_bytes_acked)
+}
+
 /// Whether the peer has neither finished nor sent anything: fit for another request.
 pub fn is_quiet(fd: RawFd) -> bool {
     let mut byte = [0; 1];
@@ -365,4 +380,30 @@ fn with<T>(fd: RawFd, f: impl FnOnce(&Socket) -> io::Result<T>) -> io::Result<T>
     let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
     let socket = SockRef::from(&borrowed);
     f(&socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn what_the_peer_acknowledged_is_counted_where_somebody_does() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        let before = acknowledged(near.as_raw_fd()).unwrap();
+        near.write_all(b"hello").unwrap();
+        far.read_exact(&mut [0; 5]).unwrap();
+        far.write_all(b"hi").unwrap();
+        near.read_exact(&mut [0; 2]).unwrap();
+        // The answer carried the acknowledgement.
+        assert_eq!(acknowledged(near.as_raw_fd()), Some(before + 5));
+        let (near, _far) = UnixStream::pair().unwrap();
+        assert_eq!(acknowledged(near.as_raw_fd()), None);
+    }
 }

@@ -90,6 +90,19 @@ impl Passage {
     }
 }
 
+/// How many bytes of `held` are the body, if all of it is there.
+pub fn in_hand(body: Body, held: &[u8]) -> Option<usize> {
+    let mut passage = Passage::new(body);
+    let mut used = 0;
+    while !passage.is_done() {
+        match passage.take(&held[used..]).ok()?.used {
+            0 => return None,
+            n => used += n,
+        }
+    }
+    Some(used)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +129,19 @@ mod tests {
         assert_eq!(passed(Passage::new(Body::Chunked), bytes), (bytes[..21].to_vec(), 21));
         assert_eq!(passed(Passage::unwrapped(Body::Chunked), bytes), (b"hello".to_vec(), 21));
         assert_eq!(passed(Passage::new(Body::UntilClose), b"abc"), (b"abc".to_vec(), 3));
+    }
+
+    #[test]
+    fn a_body_is_in_hand_when_all_of_it_is() {
+        let bytes = b"5\r\nhello\r\n0\r\n\r\nGET /";
+        assert_eq!(in_hand(Body::None, b"GET /"), Some(0));
+        assert_eq!(in_hand(Body::Length(3), b"abcdef"), Some(3));
+        assert_eq!(in_hand(Body::Length(3), b"ab"), None);
+        for cut in 0..bytes.len() {
+            let whole = (cut >= 15).then_some(15);
+            assert_eq!(in_hand(Body::Chunked, &bytes[..cut]), whole, "{cut}");
+        }
+        assert_eq!(in_hand(Body::Chunked, b"x\r\n"), None);
     }
 
     #[test]

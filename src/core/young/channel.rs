@@ -199,6 +199,11 @@ impl Channel {
         socket::end(self.fd());
     }
 
+    /// Bytes the peer's kernel has acknowledged so far, if anybody counts them.
+    pub fn acknowledged(&self) -> Option<u64> {
+        socket::acknowledged(self.fd())
+    }
+
     /// Whether the peer has neither finished nor sent anything: fit for another request.
     pub fn is_quiet(&self) -> bool {
         !self.has_unopened() && socket::is_quiet(self.fd())

@@ -31,21 +31,17 @@ pub struct Asked {
     pub is_head: bool,
     pub keep_alive: bool,
     pub body: Body,
-    /// Sending it twice does what sending it once does.
-    pub idempotent: bool,
     pub manner: Manner,
 }
 
 impl Asked {
     pub fn new(head: &RequestHead<'_>, manner: Manner, id: u64) -> Self {
-        let repeatable = ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"];
         Self {
             id,
             version: head.version,
             is_head: head.is_head(),
             keep_alive: head.keep_alive,
             body: head.body,
-            idempotent: repeatable.contains(&head.method),
             manner,
         }
     }
@@ -59,8 +55,9 @@ pub enum Answered {
     Whole { status: u16, reusable: bool, keep: bool },
     /// A valid 101 reached the client; what the server's inlet holds beyond `used` is a tunnel's.
     Switched { deflate: bool, used: usize },
-    /// Nothing of a final answer went out, and this is why.
-    Missing { cause: Cause, untouched: bool },
+    /// Nothing of a final answer went out, and this is why. `silent`: the server left without
+    /// having said a word.
+    Missing { cause: Cause, silent: bool },
     /// It stopped in the middle: the client must see that what it got is not all.
     Cut(Cause),
     /// The client takes nothing any more.
@@ -71,7 +68,7 @@ pub enum Answered {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
     Running,
-    /// The server has all of it.
+    /// All of it went to the server.
     Whole,
     /// The client has sent it all, but the server took only a part.
     Declined,
@@ -102,11 +99,12 @@ pub struct Flight<'a> {
 }
 
 /// How far the answer has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 enum Heard {
-    /// Nothing that is final.
-    Waiting,
-    /// Its head is there.
+    Nothing,
+    /// Something with 1xx.
+    Interim,
+    /// Its final head is there.
     Head,
     /// All of it went to the client, while the body was still coming: what is left of that is only
     /// waited for.
@@ -135,7 +133,6 @@ impl<'a> Flight<'a> {
         let client_guard = core.lanes(client.fd());
         client_guard.keep_speaking();
         let server_guard = core.lanes(server.fd());
-        let sent = if asked.body.is_empty() { Sent::Whole } else { Sent::Running };
         Self {
             core,
             counters,
@@ -146,28 +143,22 @@ impl<'a> Flight<'a> {
             asked,
             upgrade: None,
             set_cookie: None,
-            sent: Cell::new(sent),
-            heard: Cell::new(Heard::Waiting),
+            sent: Cell::new(Sent::Running),
+            heard: Cell::new(Heard::Nothing),
             client_guard,
             server_guard,
         }
     }
 
-    /// Sends the request's head, then its body (`body` holds what came of it already) while the
-    /// answer comes down through `inlet`.
-    pub async fn fly(&self, head: &[u8], body: Option<&mut Inlet>, inlet: &mut Inlet) -> Answered {
-        if let Err(error) = self.to_server(head).await {
-            let cause = cause(&self.server_guard, &error);
-            // It may have answered and gone: what it said is still to be read.
-            if inlet.is_empty() && !self.server_spoke() {
-                return Answered::Missing { cause, untouched: true };
-            }
-        }
-        match body {
-            Some(body) if self.sent.get() == Sent::Running => {
-                both(self.answer_beside(inlet), self.body(body)).await
-            }
-            _ => {
+    /// Sends `first`: the request's head, and its body if that is here already. If it is not,
+    /// `rest` holds what came of it, and more is read while the answer comes down through `inlet`.
+    pub async fn fly(&self, first: &[u8], rest: Option<&mut Inlet>, inlet: &mut Inlet) -> Answered {
+        // Who does not take it may have answered already: what it said is still to be read.
+        let declined = self.to_server(first).await.is_err();
+        match rest {
+            Some(rest) => both(self.answer_beside(inlet), self.body(rest, declined)).await,
+            None => {
+                self.sent.set(if declined { Sent::Declined } else { Sent::Whole });
                 self.await_answer();
                 self.answer(inlet).await
             }
@@ -177,10 +168,6 @@ impl<'a> Flight<'a> {
     /// Whether the client was told already that there is no answer.
     pub fn has_told(&self) -> bool {
         self.heard.get() == Heard::Over
-    }
-
-    fn server_spoke(&self) -> bool {
-        !self.server.is_quiet()
     }
 
     async fn to_server(&self, bytes: &[u8]) -> io::Result<()> {
@@ -213,7 +200,7 @@ impl<'a> Flight<'a> {
 
     /// The request is out: the server's time for the head of its answer begins.
     fn await_answer(&self) {
-        if self.heard.get() == Heard::Waiting {
+        if self.heard.get() < Heard::Head {
             self.server_guard.set(Lane::Read, self.timeouts.response, Cause::Timeout);
         }
     }

@@ -1,17 +1,21 @@
 //! Plain HTTP/1.1: one request to one server, over a kept connection or a new one, and what both
 //! connections are good for afterwards.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use crate::balance::ServerId;
 use crate::config::plan::Pool;
 use crate::core::Core;
+use crate::core::wire::Ticks;
+use crate::core::wire::entry::TICKS_PER_SECOND;
 use crate::core::wire::terms::Terms;
 use crate::meter::{Cause, Ending, Stage};
 use crate::proto::http::HeadLimits;
 
 use super::Accepted;
 use super::answer::{Manner, Refusal};
+use super::body;
 use super::channel::{Channel, Inlet};
 use super::choose::Place;
 use super::dial::{self, Lease, Want};
@@ -43,8 +47,21 @@ pub enum After {
     Decline(Refusal, Manner),
 }
 
-/// Kept connections on which a request may fail, before a fresh one is tried.
+/// Which kept connections a request may go out on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    /// Any: should it be dead, the request can be repeated.
+    Any,
+    /// One that was in use a moment ago, so that its server has hardly left it.
+    Fresh,
+    /// None.
+    New,
+}
+
+/// Kept connections on which a request may fail, before a new one is tried.
 const STALE_MAX: usize = 2;
+/// How long a connection counts as fresh.
+const FRESH: Ticks = TICKS_PER_SECOND;
 
 /// What one request is served with.
 pub struct Serving<'a> {
@@ -63,17 +80,21 @@ impl Serving<'_> {
     }
 
     /// Finds a server: the one the client is tied to, or the policy's; over a kept connection if
-    /// `reuse` and there is one.
+    /// there is one of this `age`.
     ///
     /// # Errors
     /// Nobody to dial, or nobody who answered.
-    pub async fn connect(&mut self, reuse: bool) -> Result<Served, Ending> {
+    pub async fn connect(&mut self, age: Age) -> Result<Served, Ending> {
         let Place { pool, key, held, .. } = self.place;
         let mut want = Want { pool, key, chosen: held, speaks_first: true };
-        if reuse && self.keeps() > 0 {
+        if age != Age::New && self.keeps() > 0 {
             let member = dial::choose(self.core, self.conn, want)?;
             let id = self.conn.snapshot.pools[want.pool].group.members()[member].id;
-            let kept = self.core.idle.borrow_mut().take(id);
+            let since = match age {
+                Age::Fresh => self.core.now().saturating_sub(FRESH),
+                Age::Any | Age::New => 0,
+            };
+            let kept = self.core.idle.borrow_mut().take(id, since);
             if let Some(channel) = kept {
                 self.core.counters.idle_servers.set(self.core.idle.borrow().len() as u64);
                 self.core.counters.idle_reused.inc();
@@ -109,15 +130,34 @@ impl Serving<'_> {
     }
 
     /// Serves a plain request whose head goes out as `head`; `body` is the client's inlet.
+    ///
+    /// A request may go out once more only if it is whole in our hands and no server can have seen
+    /// it: it was on a kept connection, which ended without a word and without a byte acknowledged.
     pub async fn exchange(&mut self, asked: &Asked, head: &[u8], body: &mut Inlet) -> After {
+        let in_hand = body::in_hand(asked.body, body.held());
+        let mut message = head.to_vec();
+        if let Some(length) = in_hand {
+            message.extend_from_slice(&body.held()[..length]);
+            body.take(length);
+            self.conn.birth.counters.bytes_from_clients.add(length as u64);
+        }
         for attempt in 0..=STALE_MAX {
-            let served = match self.connect(attempt < STALE_MAX).await {
-                Ok(served) => served,
-                Err(ending) => return self.unserved(asked, ending),
+            let age = match in_hand {
+                _ if attempt == STALE_MAX => Age::New,
+                Some(_) => Age::Any,
+                None => Age::Fresh,
             };
+            let served = match self.connect(age).await {
+                Ok(served) => served,
+                Err(ending) => return self.unserved(asked, in_hand.is_some(), ending),
+            };
+            let acknowledged = if served.reused { served.channel.acknowledged() } else { None };
             let cookie = self.cookie_line(served.member);
             let mut inlet = Inlet::default();
-            let first = [&served.preface[..], head].concat();
+            let first = match &served.preface[..] {
+                [] => Cow::Borrowed(&message),
+                preface => Cow::Owned([preface, &message].concat()),
+            };
             let (answered, sent, told) = {
                 let mut flight = Flight::new(
                     self.core,
@@ -129,12 +169,19 @@ impl Serving<'_> {
                     asked,
                 );
                 flight.set_cookie = cookie.as_deref();
-                let answered = flight.fly(&first, Some(body), &mut inlet).await;
+                let rest = in_hand.is_none().then_some(&mut *body);
+                let answered = flight.fly(&first, rest, &mut inlet).await;
                 (answered, flight.sent.get(), flight.has_told())
             };
-            let stale = matches!(answered, Answered::Missing { untouched: true, .. });
-            if stale && served.reused && asked.body.is_empty() && asked.idempotent {
-                continue;
+            let silent = matches!(answered, Answered::Missing { silent: true, .. });
+            if silent && served.reused && in_hand.is_some() {
+                let unseen = match (acknowledged, served.channel.acknowledged()) {
+                    (Some(before), Some(after)) => before == after,
+                    _ => sent == Sent::Declined,
+                };
+                if unseen {
+                    continue;
+                }
             }
             return self.landed(asked, served, answered, sent, told);
         }
@@ -142,10 +189,10 @@ impl Serving<'_> {
         After::End(Ending::proxy(Stage::Http, Cause::Internal))
     }
 
-    fn unserved(&self, asked: &Asked, ending: Ending) -> After {
+    fn unserved(&self, asked: &Asked, whole: bool, ending: Ending) -> After {
         let refusal = flight::refusal(ending.cause);
         self.terms.route.answers.count(refusal.status, true);
-        if asked.keep_alive && asked.body.is_empty() {
+        if asked.keep_alive && whole {
             After::Decline(refusal, asked.manner)
         } else {
             After::Refuse(refusal, asked.manner, ending)
@@ -185,14 +232,14 @@ impl Serving<'_> {
                 self.client.abort();
                 client(Cause::BodyBad)
             }
-            (Answered::Missing { cause, .. }, _) => {
+            (Answered::Missing { cause, .. }, sent) => {
                 let ending = Ending::server(Stage::Http, cause);
                 let refusal = flight::refusal(cause);
                 self.terms.route.answers.count(refusal.status, true);
                 self.core.with_server(served.id, |counters| counters.resets.inc());
                 if told {
                     After::End(ending)
-                } else if asked.keep_alive {
+                } else if asked.keep_alive && sent != Sent::Running {
                     After::Decline(refusal, asked.manner)
                 } else {
                     After::Refuse(refusal, asked.manner, ending)

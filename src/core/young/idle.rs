@@ -34,10 +34,11 @@ impl Idle {
         }
     }
 
-    /// A connection to this server that is still alive, as far as can be seen from here.
-    pub fn take(&mut self, server: ServerId) -> Option<Channel> {
+    /// A connection to this server that was kept at `since` or later and is still alive, as far as
+    /// can be seen from here.
+    pub fn take(&mut self, server: ServerId, since: Time) -> Option<Channel> {
         let kept = self.servers.get_mut(&server)?;
-        while let Some(last) = kept.pop() {
+        while let Some(last) = kept.pop_if(|last| last.since >= since) {
             self.count -= 1;
             if last.channel.is_quiet() {
                 return Some(last.channel);

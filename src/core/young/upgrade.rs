@@ -17,7 +17,7 @@ use super::channel::{Channel, Inlet};
 use super::dial::Lease;
 use super::flight::{self, Answered, Asked, Flight};
 use super::graduate::{self, Both};
-use super::http::{After, Served, Serving};
+use super::http::{After, Age, Served, Serving};
 
 /// A server that switched protocols, and what was agreed.
 pub struct Upgraded {
@@ -42,7 +42,7 @@ impl Serving<'_> {
         wants: &UpgradeRequest<'_>,
         early: bool,
     ) -> Result<Upgraded, After> {
-        let served = match self.connect(false).await {
+        let served = match self.connect(Age::New).await {
             Ok(served) => served,
             Err(ending) => {
                 let result = match ending.cause {

@@ -56,7 +56,7 @@ impl Flight<'_> {
             };
             let bytes = &inlet.held()[found.head];
             let Ok(head) = parse_response(bytes, &self.limits, self.asked.is_head) else {
-                return Answered::Missing { cause: Cause::HeadBad, untouched: false };
+                return Answered::Missing { cause: Cause::HeadBad, silent: false };
             };
             if head.status == 101 {
                 return self.switch(&head, found.used).await;
@@ -66,6 +66,7 @@ impl Flight<'_> {
                 inlet.take(found.used);
                 return self.pass(opened, inlet).await;
             }
+            self.heard.set(Heard::Interim);
             if self.asked.version == Version::Http11 {
                 let mut out = Vec::new();
                 write_response(&mut out, &head, &Edits::new(Connection::Silent));
@@ -75,7 +76,7 @@ impl Flight<'_> {
             }
             inlet.take(found.used);
         }
-        Answered::Missing { cause: Cause::ResponseUnexpected, untouched: false }
+        Answered::Missing { cause: Cause::ResponseUnexpected, silent: false }
     }
 
     fn missing(&self, lack: &Lack, inlet: &Inlet) -> Answered {
@@ -85,12 +86,13 @@ impl Flight<'_> {
             Lack::Bad(_) => Cause::HeadBad,
             Lack::Failed(error) => transport::cause(error),
         });
-        Answered::Missing { cause, untouched: inlet.is_empty() && late.is_none() }
+        let spoke = !inlet.is_empty() || self.heard.get() != Heard::Nothing;
+        Answered::Missing { cause, silent: !spoke && late.is_none() }
     }
 
     /// A 101: the answer to a legal upgrade that it fits, or nothing we believe.
     async fn switch(&self, head: &ResponseHead<'_>, used: usize) -> Answered {
-        let bad = Answered::Missing { cause: Cause::UpgradeBad, untouched: false };
+        let bad = Answered::Missing { cause: Cause::UpgradeBad, silent: false };
         let Some(Ok(agreed)) = self.upgrade.map(|upgrade| upgrade.answer(head)) else {
             return bad;
         };
@@ -127,7 +129,9 @@ impl Flight<'_> {
         let mut out = Vec::with_capacity(1024);
         write_response(&mut out, head, &edits);
         let passage = if unwrap { Passage::unwrapped(head.body) } else { Passage::new(head.body) };
-        Opened { status: head.status, out, passage, reusable: head.keep_alive, keep }
+        // What is left of a body behind its answer would stand before the next request.
+        let reusable = head.keep_alive && self.sent.get() == Sent::Whole;
+        Opened { status: head.status, out, passage, reusable, keep }
     }
 
     /// Moves a final answer's body down behind its head.

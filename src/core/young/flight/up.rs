@@ -24,10 +24,10 @@ struct Patience {
 
 impl Flight<'_> {
     /// The request's body, until it is complete, goes wrong, or nobody wants it any more.
-    pub(super) async fn body(&self, inlet: &mut Inlet) {
+    /// `declined`: the server takes nothing, but may still answer.
+    pub(super) async fn body(&self, inlet: &mut Inlet, mut declined: bool) {
         let mut passage = Passage::new(self.asked.body);
         let mut patience = Patience::default();
-        let mut declined = false;
         let (mut moved, mut lingered) = (0, 0);
         loop {
             while !inlet.is_empty() {

@@ -1,0 +1,174 @@
+//! Connections to servers that carry one request after another: when one is used again, and when a
+//! request that met a dead one may go out once more.
+
+mod common;
+
+use std::io::Write;
+use std::time::Duration;
+
+use common::http::{Reader, Server, ok};
+use common::web::Web;
+use socket2::{SockFilter, SockRef};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+const POST: &str = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n";
+
+/// From now on nothing that comes is seen, let alone acknowledged, by this end's TCP.
+fn go_deaf(reader: &Reader) {
+    // BPF_RET | BPF_K: accept this many bytes of each packet, which is none.
+    let drop_all = SockFilter::new(0x06, 0, 0, 0);
+    SockRef::from(&reader.stream).attach_filter(&[drop_all]).expect("attached");
+}
+
+/// A server whose first connection answers one request and then hears nothing more; it says
+/// `last_words` and leaves a little later. Its other connections are in order.
+fn deaf_once(last_words: &'static str) -> Server {
+    let connections = std::sync::atomic::AtomicUsize::new(0);
+    Server::scripted(move |mut reader| {
+        let is_first = connections.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0;
+        while let Some(request) = reader.request() {
+            reader.send(ok(&request.text()));
+            if is_first {
+                // Its answer is acknowledged by then.
+                std::thread::sleep(Duration::from_millis(100));
+                go_deaf(&reader);
+                std::thread::sleep(Duration::from_millis(600));
+                let _ = reader.stream.write_all(last_words.as_bytes());
+                return;
+            }
+        }
+    })
+}
+
+#[test]
+fn a_kept_connection_that_its_server_left_is_not_noticed_by_the_client() {
+    // Closes after each answer without saying so.
+    let server = Server::scripted(|mut reader| {
+        if reader.request().is_some() {
+            reader.send(ok("once"));
+        }
+    });
+    let web = Web::before(&[&server]);
+    let mut client = Reader::connect(web.address);
+    for n in 0..10 {
+        client.send(GET);
+        assert_eq!(client.response("GET").status, 200, "request {n}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(server.accepted(), 10);
+}
+
+#[test]
+fn a_request_that_no_server_can_have_seen_goes_out_once_more() {
+    for request in [GET.to_string(), POST.to_string() + "hello"] {
+        let server = deaf_once("");
+        let web = Web::before(&[&server]);
+        let mut client = Reader::connect(web.address);
+        client.send(GET);
+        assert_eq!(client.response("GET").status, 200);
+        std::thread::sleep(Duration::from_millis(300));
+        client.send(&request);
+        let answer = client.response("GET");
+        let sent = request.rsplit("\r\n").next().expect("a body");
+        assert_eq!((answer.status, answer.text().as_str()), (200, sent));
+        assert_eq!(server.accepted(), 2);
+    }
+}
+
+#[test]
+fn a_server_that_spoke_has_seen_the_request() {
+    let server = deaf_once("HTTP/1.1 103 Early Hints\r\n\r\n");
+    let web = Web::before(&[&server]);
+    let mut client = Reader::connect(web.address);
+    client.send(GET);
+    assert_eq!(client.response("GET").status, 200);
+    std::thread::sleep(Duration::from_millis(300));
+    client.send(GET);
+    assert_eq!(client.response("GET").status, 502);
+    assert_eq!(server.accepted(), 1);
+}
+
+#[test]
+fn a_request_that_was_acknowledged_is_never_sent_twice() {
+    for request in [GET.to_string(), POST.to_string() + "hello"] {
+        let server = Server::scripted(|mut reader| {
+            if reader.request().is_some() {
+                reader.send(ok("first"));
+            }
+            // The second request on this connection is read and never answered.
+            let _ = reader.request();
+        });
+        let web = Web::before(&[&server]);
+        let mut client = Reader::connect(web.address);
+        client.send(GET);
+        assert_eq!(client.response("GET").status, 200);
+        client.send(&request);
+        assert_eq!(client.response("GET").status, 502, "{request}");
+        assert_eq!(server.accepted(), 1);
+        // The whole request was taken from the client: its connection is as good as before.
+        client.send(GET);
+        assert_eq!(client.response("GET").status, 200);
+    }
+}
+
+#[test]
+fn a_body_still_to_come_goes_out_on_a_fresh_connection_only() {
+    let server = Server::answering(|request| ok(&request.text()));
+    let web = Web::before(&[&server]);
+    let mut client = Reader::connect(web.address);
+    let mut ask = |pause: u64, in_one: bool| {
+        std::thread::sleep(Duration::from_millis(pause));
+        if in_one {
+            client.send(POST.to_string() + "hello");
+        } else {
+            client.send(POST);
+            std::thread::sleep(Duration::from_millis(100));
+            client.send("hello");
+        }
+        assert_eq!(client.response("POST").text(), "hello");
+        server.accepted()
+    };
+    assert_eq!(ask(0, false), 1);
+    assert_eq!(ask(0, false), 1, "it was in use a moment ago");
+    assert_eq!(ask(1500, true), 1, "the request could be repeated");
+    assert_eq!(ask(1500, false), 2, "it could not");
+}
+
+#[test]
+fn a_connection_that_answered_early_is_not_used_again() {
+    let server = Server::scripted(|mut reader| {
+        while let Some(head) = reader.head() {
+            if head.target() != "/early" {
+                std::thread::sleep(Duration::from_millis(500));
+            }
+            reader.send(ok(head.target()));
+        }
+    });
+    let web = Web::before(&[&server]);
+    let mut client = Reader::connect(web.address);
+    client.send("POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 40\r\n\r\n");
+    let answer = client.response("POST");
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    // The rest of the body would be the beginning of whatever that server is sent next.
+    client.send("GET /smuggled HTTP/1.1\r\nHost: xxxxxx\r\n\r\n");
+    client.rest();
+    std::thread::sleep(Duration::from_millis(100));
+    let mut other = Reader::connect(web.address);
+    other.send("GET /other HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(other.response("GET").text(), "/other");
+    assert_eq!(server.accepted(), 2);
+}
+
+#[test]
+fn a_body_is_never_read_as_a_request() {
+    let server = Server::scripted(|mut reader| drop(reader.head()));
+    let web = Web::before(&[&server]);
+    let mut client = Reader::connect(web.address);
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n");
+    std::thread::sleep(Duration::from_millis(200));
+    let _ =
+        client.stream.write_all("GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n".repeat(9).as_bytes());
+    let answer = client.response("POST");
+    assert_eq!((answer.status, answer.header("connection")), (502, Some("close")));
+    assert!(client.at_end(), "and no second answer");
+}
