@@ -4,15 +4,30 @@
 mod common;
 
 use std::io::{Read, Write};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use common::http::{Reader, Server, ok};
 use common::web::{Shape, Web};
+use common::ws;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: a.example\r\n\r\n")
+}
+
+/// A server that reads a request, says `first`, and tells when its connection ended.
+fn patient(first: &'static str) -> (Server, Receiver<Duration>) {
+    let (told, ends) = std::sync::mpsc::channel();
+    let server = Server::scripted(move |mut reader| {
+        reader.head();
+        reader.send(first);
+        let begun = Instant::now();
+        reader.rest();
+        let _ = told.send(begun.elapsed());
+    });
+    (server, ends)
 }
 
 fn with_timeouts(server: &Server, timeouts: &str) -> Web {
@@ -180,4 +195,47 @@ fn what_comes_after_an_early_answer_is_waited_for_once() {
         let labels = [("side", "client"), ("stage", "http"), ("cause", "done")];
         web.standpipe.metric("standpipe_connections_ended_total", &labels) == 2.0
     });
+}
+
+#[test]
+fn a_client_that_leaves_while_it_waits_lets_go_of_its_server() {
+    let streaming = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
+    for (request, first) in
+        [(get("/poll"), ""), (get("/events"), streaming), (ws::request("/socket"), "")]
+    {
+        for reset in [false, true] {
+            let (server, ends) = patient(first);
+            let web = Web::before(&[&server]);
+            let mut client = Reader::connect(web.address);
+            client.send(&request);
+            std::thread::sleep(Duration::from_millis(300));
+            if !first.is_empty() {
+                client.head().expect("the beginning of an answer");
+            }
+            if reset {
+                socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).expect("");
+            }
+            drop(client);
+            // The server would have answered after a minute.
+            ends.recv_timeout(10 * SECOND).expect("its connection ended before");
+            common::wait_until("the client's end is counted", || {
+                let cause = if reset { "reset" } else { "cut" };
+                let labels = [("side", "client"), ("cause", cause)];
+                web.standpipe.metric("standpipe_connections_ended_total", &labels) == 1.0
+            });
+        }
+    }
+}
+
+#[test]
+fn a_client_that_wants_one_answer_may_say_that_it_sends_no_more() {
+    let server = Server::answering(|_| {
+        std::thread::sleep(4 * SECOND);
+        ok("late")
+    });
+    let web = Web::before(&[&server]);
+    let mut client = Reader::connect(web.address);
+    client.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    client.stream.shutdown(std::net::Shutdown::Write).expect("half-closed");
+    assert_eq!(client.response("GET").text(), "late");
 }

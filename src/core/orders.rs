@@ -182,6 +182,7 @@ impl Core {
         self.sweep_deadlines(now);
         if now.is_multiple_of(TICKS_PER_SECOND) {
             self.sweep_idle(now);
+            self.look_for_leavers(now);
         }
         self.retry_accepts();
         let sockets = 2 * (self.counters.live.get() + self.counters.young.get());

@@ -14,6 +14,7 @@ use crate::sys::ring::POLL_OUT;
 use crate::sys::socket;
 
 use super::Core;
+use super::wire::entry::TICKS_PER_SECOND;
 use super::wire::slab::Slab;
 use super::wire::token::{Kind, Token};
 use super::wire::{Key, Ticks, ticks};
@@ -140,8 +141,21 @@ struct Deadline {
     speaks: bool,
     /// What passed first.
     passed: Option<Cause>,
+    watch: Option<Watch>,
+    /// How the peer left, if that was seen.
+    left: Option<Cause>,
     /// Who waits for something else than the socket, and must learn of it.
     waker: Option<Waker>,
+}
+
+/// A peer that is waited for by somebody who will not read from it before long.
+#[derive(Debug, Clone, Copy)]
+struct Watch {
+    /// Ended when the peer has left.
+    other: RawFd,
+    /// The end of what it sends counts as leaving.
+    whole: bool,
+    since: Ticks,
 }
 
 /// Deadlines on a socket, until dropped.
@@ -178,7 +192,8 @@ impl Core {
     /// A guard with no deadline yet, for a socket that is read and written at once.
     pub fn lanes(self: &Rc<Self>, fd: RawFd) -> Guard {
         let (lanes, idle, speaks) = ([NEVER; 2], false, false);
-        let deadline = Deadline { fd, lanes, idle, speaks, passed: None, waker: None };
+        let (passed, watch, left, waker) = (None, None, None, None);
+        let deadline = Deadline { fd, lanes, idle, speaks, passed, watch, left, waker };
         let key = self.deadlines.borrow_mut().0.insert(deadline);
         Guard { core: Rc::clone(self), key }
     }
@@ -213,6 +228,28 @@ impl Core {
         self.each_deadline(|deadline| socket::end(deadline.fd));
     }
 
+    /// Looks, once a second, whether peers that are watched have left, and ends whom they left.
+    pub(super) fn look_for_leavers(&self, now: Ticks) {
+        let (mut keys, mut sockets) = (Vec::new(), Vec::new());
+        // Who half-closes and gets its answer at once has harmed nobody.
+        let due = |watch: &Watch| now.saturating_sub(watch.since) > TICKS_PER_SECOND;
+        let deadlines = &mut self.deadlines.borrow_mut().0;
+        for key in deadlines.keys() {
+            let Some(deadline) = deadlines.get(key) else { continue };
+            if let Some(watch) = deadline.watch.filter(due) {
+                keys.push(key);
+                sockets.push((deadline.fd, watch.whole));
+            }
+        }
+        for (place, reset) in socket::departed(&sockets) {
+            let Some(deadline) = deadlines.get_mut(keys[place]) else { continue };
+            deadline.left = Some(if reset { Cause::Reset } else { Cause::Cut });
+            if let Some(watch) = deadline.watch.take() {
+                socket::end(watch.other);
+            }
+        }
+    }
+
     fn each_deadline(&self, mut f: impl FnMut(&mut Deadline)) {
         let deadlines = &mut self.deadlines.borrow_mut().0;
         for slot in 0..deadlines.slots() {
@@ -244,6 +281,19 @@ impl Guard {
     /// What the deadline that passed first is called.
     pub fn late(&self) -> Option<Cause> {
         self.core.deadlines.borrow().0.get(self.key)?.passed
+    }
+
+    /// From here on `other` is ended when the peer of this guard's socket leaves: by a reset, or,
+    /// if `whole`, by saying that it sends no more. It is looked at once a second; `other` must
+    /// stay open for as long as the guard lives.
+    pub fn watch(&self, other: RawFd, whole: bool) {
+        let since = self.core.now();
+        self.edit(|deadline| deadline.watch = Some(Watch { other, whole, since }));
+    }
+
+    /// How the peer left while it was watched.
+    pub fn left(&self) -> Option<Cause> {
+        self.core.deadlines.borrow().0.get(self.key)?.left
     }
 
     /// Wakes a task once the deadline has passed, for a wait that the socket's end would not end.

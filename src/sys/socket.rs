@@ -352,6 +352,23 @@ pub fn close(fd: RawFd) {
     unsafe { libc::close(fd) };
 }
 
+/// Which of many sockets, by their places, have lost their peer; `true`: by a reset. All are seen
+/// in one call that does not wait. Beside each stands whether the end of what its peer sends
+/// counts.
+pub fn departed(sockets: &[(RawFd, bool)]) -> Vec<(usize, bool)> {
+    let entry = |(fd, whole): &(RawFd, bool)| libc::pollfd {
+        fd: *fd,
+        events: if *whole { libc::POLLRDHUP } else { 0 },
+        revents: 0,
+    };
+    let mut polled: Vec<libc::pollfd> = sockets.iter().map(entry).collect();
+    // SAFETY: the kernel writes `revents` of the entries lent for the call. After an error all of
+    // them are 0.
+    unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, 0) };
+    let lost = polled.iter().enumerate().filter(|(_, entry)| entry.revents != 0);
+    lost.map(|(place, entry)| (place, entry.revents & libc::POLLERR != 0)).collect()
+}
+
 /// Bytes the peer's kernel has acknowledged since the connection began; `None` where nobody counts
 /// them, as on a Unix socket.
 pub fn acknowledged(fd: RawFd) -> Option<u64> {
@@ -405,5 +422,22 @@ mod tests {
         assert_eq!(acknowledged(near.as_raw_fd()), Some(before + 5));
         let (near, _far) = UnixStream::pair().unwrap();
         assert_eq!(acknowledged(near.as_raw_fd()), None);
+    }
+
+    #[test]
+    fn who_left_is_told_from_who_only_listens() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let pair = || {
+            let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            (near, listener.accept().unwrap().0)
+        };
+        let [(here, _a), (done, finished), (gone, reset)] = [pair(), pair(), pair()];
+        finished.shutdown(std::net::Shutdown::Write).unwrap();
+        SockRef::from(&reset).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(reset);
+        let [here, done, gone] = [&here, &done, &gone].map(AsRawFd::as_raw_fd);
+        assert_eq!(departed(&[(here, true), (done, false), (gone, false)]), [(2, true)]);
+        assert_eq!(departed(&[(here, true), (done, true)]), [(1, false)]);
+        assert_eq!(departed(&[]), []);
     }
 }

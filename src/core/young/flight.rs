@@ -198,10 +198,14 @@ impl<'a> Flight<'a> {
         }
     }
 
-    /// The request is out: the server's time for the head of its answer begins.
+    /// The request is out: the server's time for the head of its answer begins. A client that
+    /// leaves while it waits is seen; one that wants no other answer may say that it sends no more.
     fn await_answer(&self) {
         if self.heard.get() < Heard::Head {
             self.server_guard.set(Lane::Read, self.timeouts.response, Cause::Timeout);
+        }
+        if self.heard.get() != Heard::Over {
+            self.client_guard.watch(self.server.fd(), self.asked.keep_alive);
         }
     }
 }

@@ -80,6 +80,9 @@ impl Flight<'_> {
     }
 
     fn missing(&self, lack: &Lack, inlet: &Inlet) -> Answered {
+        if let Some(left) = self.client_guard.left() {
+            return Answered::ClientGone(left);
+        }
         let late = self.server_guard.late();
         let cause = late.unwrap_or_else(|| match lack {
             Lack::Silent | Lack::Cut => Cause::Cut,
@@ -180,15 +183,17 @@ impl Flight<'_> {
             self.server_guard.set(Lane::Read, self.timeouts.idle, Cause::Idle);
             let read = self.server.read(inlet, READ_BYTES).await;
             self.server_guard.clear(Lane::Read);
-            match read {
-                Ok(0) => match self.server_guard.late() {
-                    Some(late) => return Err(Answered::Cut(late)),
-                    None if passage.may_end() => return Ok(()),
-                    None => return Err(Answered::Cut(Cause::Cut)),
-                },
-                Ok(_) => {}
-                Err(error) => return Err(Answered::Cut(cause(&self.server_guard, &error))),
-            }
+            let (cause, has_ended) = match read {
+                Ok(1..) => continue,
+                Ok(0) => (self.server_guard.late().unwrap_or(Cause::Cut), true),
+                Err(error) => (cause(&self.server_guard, &error), false),
+            };
+            let in_order = has_ended && cause == Cause::Cut && passage.may_end();
+            return match self.client_guard.left() {
+                Some(left) => Err(Answered::ClientGone(left)),
+                None if in_order => Ok(()),
+                None => Err(Answered::Cut(cause)),
+            };
         }
     }
 }
