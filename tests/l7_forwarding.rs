@@ -30,3 +30,21 @@ fn a_client_that_has_left_already_is_not_served_under_a_name_of_its_own() {
     assert_eq!(client.response("GET").status, 200);
     assert!(server.heads().iter().all(|head| head.all("x-forwarded-for") == ["127.0.0.1"]));
 }
+
+#[test]
+fn a_stranger_names_no_host_and_no_length_in_disguise() {
+    let server = Server::answering(|_| ok("x"));
+    let web = Web::before(&[&server]);
+    let mut client = Reader::connect(web.address);
+    client.send(
+        "GET / HTTP/1.0\r\nX-Forwarded-Host: evil.example\r\nX_Forwarded_Host: evil.example\r\n\
+         Content_Length: 5\r\nTransfer_Encoding: chunked\r\nx_real_ip: 6.6.6.6\r\n\
+         my_header: kept\r\n\r\n",
+    );
+    assert_eq!(client.response("GET").status, 200);
+    let seen = &server.heads()[0];
+    let raw = String::from_utf8_lossy(&seen.raw).to_ascii_lowercase();
+    assert!(!raw.contains("evil") && !raw.contains("6.6.6.6"), "{raw}");
+    assert!(!raw.contains("content_length") && !raw.contains("transfer_encoding"), "{raw}");
+    assert_eq!(seen.header("my_header"), Some("kept"));
+}

@@ -91,7 +91,7 @@ pub fn request<'a>(head: &RequestHead<'a>) -> Result<Option<UpgradeRequest<'a>>,
     if !head.body.is_empty() {
         return Err(RequestFault::Body);
     }
-    if !fields::has_token(&head.fields, "connection", "upgrade") {
+    if !head.nominated.has("upgrade") {
         return Err(RequestFault::Connection);
     }
     match fields::only(&head.fields, "sec-websocket-version") {
@@ -105,8 +105,9 @@ pub fn request<'a>(head: &RequestHead<'a>) -> Result<Option<UpgradeRequest<'a>>,
     if !key_is_legal(key) {
         return Err(RequestFault::KeyInvalid);
     }
-    let protocols: Vec<_> = fields::elements(&head.fields, "sec-websocket-protocol").collect();
-    let extensions: Vec<_> = extension_names(&head.fields).collect();
+    let protocols = fields::elements(&head.fields, "sec-websocket-protocol");
+    let protocols: Vec<_> = protocols.take(OFFERS_MAX + 1).collect();
+    let extensions: Vec<_> = extension_names(&head.fields).take(OFFERS_MAX + 1).collect();
     let too_many = protocols.len().max(extensions.len()) > OFFERS_MAX;
     if too_many || !protocols.iter().chain(&extensions).all(|name| fields::is_token(name)) {
         return Err(RequestFault::Offer);
@@ -123,7 +124,7 @@ impl<'a> UpgradeRequest<'a> {
         if head.version < Version::Http11 || !is_websocket_alone(&head.fields) {
             return Err(AnswerFault::Upgrade);
         }
-        if !fields::has_token(&head.fields, "connection", "upgrade") {
+        if !head.nominated.has("upgrade") {
             return Err(AnswerFault::Connection);
         }
         match fields::only(&head.fields, "sec-websocket-accept") {

@@ -34,6 +34,27 @@ pub fn elements<'a, 'f>(
         .filter(|element| !element.is_empty())
 }
 
+/// The elements of Connection: options of it, and names of fields that end at this hop. They are
+/// taken apart once for each head.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Nominated<'a>(Vec<&'a [u8]>);
+
+impl<'a> Nominated<'a> {
+    /// Takes them apart; `None`: there are more than `most`, empty ones counted.
+    pub fn read(fields: &[Field<'a>], most: usize) -> Option<Self> {
+        let lines = values(fields, "connection");
+        let mut all = lines.flat_map(|value| value.split(|byte| *byte == b','));
+        let found = all.by_ref().take(most).map(trim).filter(|element| !element.is_empty());
+        let found = found.collect();
+        all.next().is_none().then_some(Self(found))
+    }
+
+    /// Is `name` one of them?
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|element| element.eq_ignore_ascii_case(name.as_bytes()))
+    }
+}
+
 /// Is `token` an element of the list called `name`?
 pub fn has_token(fields: &[Field<'_>], name: &str, token: &str) -> bool {
     elements(fields, name).any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
@@ -78,6 +99,20 @@ pub fn is_token(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn empty_elements_of_connection_count_too() {
+        let of = |lines: &[&'static str], most| {
+            let field = |line: &&'static str| Field { name: "Connection", value: line.as_bytes() };
+            let fields: Vec<_> = lines.iter().map(field).collect();
+            Nominated::read(&fields, most)
+        };
+        let found = of(&["close, ,X-Hop", "te"], 4).expect("four elements");
+        assert!(found.has("x-hop") && found.has("TE") && found.has("close") && !found.has(""));
+        assert_eq!(of(&["close, ,X-Hop", "te"], 3), None);
+        assert_eq!(of(&[",,,"], 3), None);
+        assert_eq!(of(&[], 0), Some(Nominated::default()));
+    }
 
     #[test]
     fn lists_span_lines_and_skip_empty_elements() {

@@ -28,6 +28,9 @@ pub fn forward<'a>(head: &RequestHead<'a>, origin: &Origin, edits: &mut Edits<'a
     kept(head, origin, edits, "X-Forwarded-Proto", proto);
     if !host.is_empty() {
         kept(head, origin, edits, "X-Forwarded-Host", host);
+    } else if !origin.trusted {
+        // An HTTP/1.0 request that asked for no host: nor does a stranger's claim stand for one.
+        edits.remove("X-Forwarded-Host");
     }
     kept(head, origin, edits, "X-Forwarded-Port", &origin.port.to_string());
 
@@ -53,7 +56,7 @@ fn continued<'a>(
 ) {
     let mut value = Vec::new();
     // What Connection nominates goes, whoever sent it.
-    if origin.trusted && !fields::has_token(&head.fields, "connection", name) {
+    if origin.trusted && !head.nominated.has(name) {
         for element in fields::elements(&head.fields, name) {
             value.extend_from_slice(element);
             value.extend_from_slice(b", ");
@@ -72,7 +75,7 @@ fn kept<'a>(
     own: &str,
 ) {
     let stated = head.value(name).filter(|_| origin.trusted);
-    if stated.is_none() || fields::has_token(&head.fields, "connection", name) {
+    if stated.is_none() || head.nominated.has(name) {
         edits.set(name, own.as_bytes().to_vec());
     }
 }
@@ -108,6 +111,14 @@ mod tests {
                 "Forwarded: for=10.0.0.9;host=\"h:8443\";proto=https",
             ]
         );
+    }
+
+    #[test]
+    fn a_stranger_that_names_no_host_claims_none() {
+        let claims = "GET / HTTP/1.0\r\nX: y\r\nX-Forwarded-Host: evil\r\n\r\n";
+        let told = |trusted| forwarded(claims, "10.0.0.9", trusted).join("\n");
+        assert!(!told(false).contains("evil"));
+        assert!(told(true).contains("X-Forwarded-Host: evil"));
     }
 
     #[test]

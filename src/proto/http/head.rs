@@ -3,7 +3,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::fields::{self, Field};
+use super::fields::{self, Field, Nominated};
 use super::framing::{self, Body};
 use super::{CONNECTION_TOKENS_MAX, FIELDS_MAX, HeadFault, HeadLimits, Version};
 
@@ -15,6 +15,7 @@ pub struct RequestHead<'a> {
     pub target: &'a str,
     pub version: Version,
     pub fields: Vec<Field<'a>>,
+    pub nominated: Nominated<'a>,
     /// The one Host, port included. Only an HTTP/1.0 request may lack it.
     pub host: Option<&'a str>,
     pub body: Body,
@@ -33,6 +34,7 @@ pub struct ResponseHead<'a> {
     pub status: u16,
     pub reason: &'a str,
     pub fields: Vec<Field<'a>>,
+    pub nominated: Nominated<'a>,
     pub body: Body,
     /// After the body the connection may carry another exchange.
     pub keep_alive: bool,
@@ -59,7 +61,7 @@ pub fn parse_request<'a>(
         return Err(HeadFault::Connect);
     }
     let authority = authority(method, target, limits)?;
-    let fields = collect(raw.headers)?;
+    let (fields, nominated) = collect(raw.headers)?;
     let host = host(&fields, version, authority)?;
     let body = framing::of_request(&fields, version)?;
     Ok(RequestHead {
@@ -68,11 +70,12 @@ pub fn parse_request<'a>(
         version,
         host,
         body,
-        keep_alive: keeps_alive(&fields, version),
+        keep_alive: keeps_alive(&nominated, version),
         expect_continue: version == Version::Http11
             && fields::has_token(&fields, "expect", "100-continue"),
         upgrade: fields.iter().any(|field| field.is("upgrade")),
         fields,
+        nominated,
     })
 }
 
@@ -96,10 +99,10 @@ pub fn parse_response<'a>(
     let (Some(status @ 100..), Some(reason)) = (raw.code, raw.reason) else {
         return Err(HeadFault::StartLine);
     };
-    let fields = collect(raw.headers)?;
+    let (fields, nominated) = collect(raw.headers)?;
     let (body, reusable) = framing::of_response(&fields, version, status, to_head)?;
-    let keep_alive = reusable && keeps_alive(&fields, version);
-    Ok(ResponseHead { version, status, reason, body, keep_alive, fields })
+    let keep_alive = reusable && keeps_alive(&nominated, version);
+    Ok(ResponseHead { version, status, reason, body, keep_alive, fields, nominated })
 }
 
 impl<'a> RequestHead<'a> {
@@ -151,11 +154,13 @@ impl<'a> ResponseHead<'a> {
     }
 }
 
-fn collect<'a>(raw: &[httparse::Header<'a>]) -> Result<Vec<Field<'a>>, HeadFault> {
+type Lines<'a> = (Vec<Field<'a>>, Nominated<'a>);
+
+fn collect<'a>(raw: &[httparse::Header<'a>]) -> Result<Lines<'a>, HeadFault> {
     let fields: Vec<_> =
         raw.iter().map(|header| Field { name: header.name, value: header.value }).collect();
-    let nominated = fields::elements(&fields, "connection").take(CONNECTION_TOKENS_MAX + 1).count();
-    if nominated > CONNECTION_TOKENS_MAX { Err(HeadFault::TooManyTokens) } else { Ok(fields) }
+    let nominated = Nominated::read(&fields, CONNECTION_TOKENS_MAX);
+    Ok((fields, nominated.ok_or(HeadFault::TooManyTokens)?))
 }
 
 fn version(minor: Option<u8>) -> Result<Version, HeadFault> {
@@ -262,11 +267,8 @@ fn split_port(host: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn keeps_alive(fields: &[Field<'_>], version: Version) -> bool {
-    if fields::has_token(fields, "connection", "close") {
-        return false;
-    }
-    version == Version::Http11 || fields::has_token(fields, "connection", "keep-alive")
+fn keeps_alive(nominated: &Nominated<'_>, version: Version) -> bool {
+    !nominated.has("close") && (version == Version::Http11 || nominated.has("keep-alive"))
 }
 
 #[cfg(test)]

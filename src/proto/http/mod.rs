@@ -6,10 +6,11 @@ pub mod fields;
 pub mod forwarded;
 mod framing;
 pub mod head;
+pub mod names;
 pub mod rewrite;
 pub mod scan;
 
-pub use fields::Field;
+pub use fields::{Field, Nominated};
 pub use framing::Body;
 pub use head::{RequestHead, ResponseHead, parse_request, parse_response};
 pub use rewrite::{Connection, Edits, write_request, write_response};
@@ -36,7 +37,8 @@ pub struct HeadLimits {
 /// The most field lines a head may have, whatever is configured.
 pub const FIELDS_MAX: usize = 256;
 
-/// The most elements Connection may have: each is compared with the name of every field.
+/// The most elements Connection may have, empty ones too: each is compared with the name of every
+/// field.
 pub const CONNECTION_TOKENS_MAX: usize = 64;
 
 impl Default for HeadLimits {

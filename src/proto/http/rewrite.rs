@@ -4,7 +4,8 @@
 
 use std::borrow::Cow;
 
-use super::fields::{self, Field};
+use super::fields::{self, Field, Nominated};
+use super::names;
 use super::{RequestHead, ResponseHead, Version};
 
 /// What changes between the head that came and the head that goes.
@@ -69,7 +70,7 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &Edits<'_
     {
         line(out, &[b"Host: ", host.as_bytes(), b"\r\n"]);
     }
-    rest(out, &head.fields, edits);
+    rest(out, &head.fields, &head.nominated, edits);
 }
 
 /// Appends the outgoing response head to `out`, as HTTP/1.1.
@@ -81,9 +82,9 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, edits: &Edits<
         // No body may follow these; a length some servers give them has made clients wait for one.
         let is_framing = |f: &&Field<'_>| f.is("content-length") || f.is("transfer-encoding");
         let fields: Vec<_> = head.fields.iter().filter(|f| !is_framing(f)).copied().collect();
-        return rest(out, &fields, edits);
+        return rest(out, &fields, &head.nominated, edits);
     }
-    rest(out, &head.fields, edits);
+    rest(out, &head.fields, &head.nominated, edits);
 }
 
 /// What the next head towards this client should say, once it was decided to keep or to close.
@@ -95,11 +96,12 @@ pub fn towards_client(version: Version, keep: bool) -> Connection {
     }
 }
 
-fn rest(out: &mut Vec<u8>, came: &[Field<'_>], edits: &Edits<'_>) {
+fn rest(out: &mut Vec<u8>, came: &[Field<'_>], nominated: &Nominated<'_>, edits: &Edits<'_>) {
     for field in came {
-        let drop = is_hop_by_hop(field.name)
-            || is_nominated(came, field.name)
-            || edits.remove.iter().any(|name| same_to_a_server(name, field.name));
+        let drop = names::is_hop_by_hop(field.name)
+            || names::is_disguised(field.name)
+            || (nominated.has(field.name) && !is_kept(field.name))
+            || edits.remove.iter().any(|name| names::is_same(name, field.name));
         if !drop {
             line(out, &[field.name.as_bytes(), b": ", field.value, b"\r\n"]);
         }
@@ -121,25 +123,12 @@ fn line(out: &mut Vec<u8>, parts: &[&[u8]]) {
     }
 }
 
-/// Fields that end at this hop whether Connection nominates them or not. Transfer-Encoding is not
-/// among them: a chunked body goes on as it came.
-fn is_hop_by_hop(name: &str) -> bool {
-    ["connection", "keep-alive", "proxy-connection", "te", "upgrade", "http2-settings"]
-        .iter()
-        .any(|hop| name.eq_ignore_ascii_case(hop))
-}
-
-/// Nominated by Connection. Framing and Host cannot be nominated away: that would make the next
-/// reader see another request than we did.
-fn is_nominated(came: &[Field<'_>], name: &str) -> bool {
-    let kept = ["host", "content-length", "transfer-encoding"];
-    !kept.iter().any(|kept| name.eq_ignore_ascii_case(kept))
-        && fields::has_token(came, "connection", name)
-}
-
-fn same_to_a_server(removed: &str, name: &str) -> bool {
-    let fold = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-    removed.len() == name.len() && removed.bytes().map(fold).eq(name.bytes().map(fold))
+/// What Connection cannot nominate away. Without framing or Host the next reader would see another
+/// request than we did, and without the fields of a handshake another handshake.
+fn is_kept(name: &str) -> bool {
+    const HANDSHAKE: &str = "sec-websocket-";
+    let start = name.get(..HANDSHAKE.len());
+    names::is_framing(name) || start.is_some_and(|start| start.eq_ignore_ascii_case(HANDSHAKE))
 }
 
 #[cfg(test)]
@@ -180,11 +169,23 @@ mod tests {
     }
 
     #[test]
-    fn an_underscore_does_not_smuggle_a_removed_name() {
-        let came = "GET / HTTP/1.1\r\nHost: x\r\nX_Forwarded_For: evil\r\n\r\n";
+    fn an_underscore_smuggles_no_name_that_is_removed_or_means_something_to_a_hop() {
+        let came = "GET / HTTP/1.1\r\nHost: x\r\nX_Subject: evil\r\nContent_Length: 5\r\n\
+             Transfer_Encoding: chunked\r\nX_Forwarded_Host: evil\r\nmy_own: kept\r\n\r\n";
         let mut edits = Edits::default();
-        edits.remove("X-Forwarded-For");
-        assert_eq!(rewritten(came, &edits), "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        edits.remove("X-Subject");
+        assert_eq!(rewritten(came, &edits), "GET / HTTP/1.1\r\nHost: x\r\nmy_own: kept\r\n\r\n");
+    }
+
+    #[test]
+    fn a_handshake_cannot_be_nominated_away() {
+        let came = "GET / HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Key: a\r\nsec-websocket-version: 13\r\n\
+             Connection: Upgrade, Sec-WebSocket-Key, Sec-WebSocket-Version, X\r\nX: y\r\n\r\n";
+        assert_eq!(
+            rewritten(came, &Edits::new(Connection::Upgrade)),
+            "GET / HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Key: a\r\nsec-websocket-version: 13\r\n\
+             Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+        );
     }
 
     #[test]
