@@ -48,3 +48,27 @@ fn a_stranger_names_no_host_and_no_length_in_disguise() {
     assert!(!raw.contains("content_length") && !raw.contains("transfer_encoding"), "{raw}");
     assert_eq!(seen.header("my_header"), Some("kept"));
 }
+
+#[test]
+fn no_trailer_says_what_a_head_was_judged_by() {
+    let server = Server::answering(|_| ok("x"));
+    let web = Web::before(&[&server]);
+    for (trailers, status) in [
+        ("X-Sum: 42\r\n", 200),
+        ("X-Sum: 42\r\nX-Forwarded-For: 6.6.6.6\r\n", 400),
+        ("Host: other\r\n", 400),
+        ("Authorization: Basic YTpi\r\n", 400),
+    ] {
+        // In one piece, and with its end still to come.
+        for pause in [0, 100] {
+            let mut client = Reader::connect(web.address);
+            client
+                .send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n");
+            std::thread::sleep(Duration::from_millis(pause));
+            client.send(format!("0\r\n{trailers}\r\n"));
+            assert_eq!(client.response("POST").status, status, "{trailers}");
+        }
+    }
+    // Only whole requests were seen.
+    assert_eq!(server.heads().len(), 2);
+}

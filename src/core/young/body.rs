@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::proto::http::Body;
 use crate::proto::http::chunked::{ChunkFault, Chunked, Piece};
+use crate::proto::http::names::Name;
 
 /// Where a body that passes stands.
 #[derive(Debug, Clone, Copy)]
@@ -33,10 +34,19 @@ pub struct Portion {
 
 impl Passage {
     pub fn new(body: Body) -> Self {
+        Self::with(body, Chunked::new())
+    }
+
+    /// Of a request: no trailer may say what belongs in the head, or is one of `refused`.
+    pub fn of_request(body: Body, refused: [Name; 2]) -> Self {
+        Self::with(body, Chunked::of_request(refused))
+    }
+
+    fn with(body: Body, chunked: Chunked) -> Self {
         let rest = match body {
             Body::None | Body::Length(0) => Rest::Nothing,
             Body::Length(length) => Rest::Length(length),
-            Body::Chunked => Rest::Chunked(Chunked::new()),
+            Body::Chunked => Rest::Chunked(chunked),
             Body::UntilClose => Rest::UntilClose,
         };
         Self { rest, unwrap: false }
@@ -90,9 +100,8 @@ impl Passage {
     }
 }
 
-/// How many bytes of `held` are the body, if all of it is there.
-pub fn in_hand(body: Body, held: &[u8]) -> Option<usize> {
-    let mut passage = Passage::new(body);
+/// How many bytes of `held` are the body that passes, if all of it is there.
+pub fn in_hand(mut passage: Passage, held: &[u8]) -> Option<usize> {
     let mut used = 0;
     while !passage.is_done() {
         match passage.take(&held[used..]).ok()?.used {
@@ -134,14 +143,14 @@ mod tests {
     #[test]
     fn a_body_is_in_hand_when_all_of_it_is() {
         let bytes = b"5\r\nhello\r\n0\r\n\r\nGET /";
-        assert_eq!(in_hand(Body::None, b"GET /"), Some(0));
-        assert_eq!(in_hand(Body::Length(3), b"abcdef"), Some(3));
-        assert_eq!(in_hand(Body::Length(3), b"ab"), None);
+        assert_eq!(in_hand(Passage::new(Body::None), b"GET /"), Some(0));
+        assert_eq!(in_hand(Passage::new(Body::Length(3)), b"abcdef"), Some(3));
+        assert_eq!(in_hand(Passage::new(Body::Length(3)), b"ab"), None);
         for cut in 0..bytes.len() {
             let whole = (cut >= 15).then_some(15);
-            assert_eq!(in_hand(Body::Chunked, &bytes[..cut]), whole, "{cut}");
+            assert_eq!(in_hand(Passage::new(Body::Chunked), &bytes[..cut]), whole, "{cut}");
         }
-        assert_eq!(in_hand(Body::Chunked, b"x\r\n"), None);
+        assert_eq!(in_hand(Passage::new(Body::Chunked), b"x\r\n"), None);
     }
 
     #[test]

@@ -16,10 +16,12 @@ use std::time::Duration;
 use crate::config::plan::Timeouts;
 use crate::core::{Core, Guard, Lane};
 use crate::meter::{Cause, ListenerCounters};
+use crate::proto::http::names::Name;
 use crate::proto::http::{Body, HeadLimits, RequestHead, Version};
 use crate::proto::upgrade::UpgradeRequest;
 
 use super::answer::{Manner, Refusal};
+use super::body::Passage;
 use super::channel::{Channel, Inlet};
 use super::transport;
 
@@ -31,6 +33,8 @@ pub struct Asked {
     pub is_head: bool,
     pub keep_alive: bool,
     pub body: Body,
+    /// Names that no trailer of it may have.
+    pub refused: [Name; 2],
     pub manner: Manner,
 }
 
@@ -42,8 +46,16 @@ impl Asked {
             is_head: head.is_head(),
             keep_alive: head.keep_alive,
             body: head.body,
+            refused: [Name::EMPTY; 2],
             manner,
         }
+    }
+}
+
+impl Asked {
+    /// Its body, on its way from the beginning.
+    pub fn passage(&self) -> Passage {
+        Passage::of_request(self.body, self.refused)
     }
 }
 

@@ -134,7 +134,7 @@ impl Serving<'_> {
     /// A request may go out once more only if it is whole in our hands and no server can have seen
     /// it: it was on a kept connection, which ended without a word and without a byte acknowledged.
     pub async fn exchange(&mut self, asked: &Asked, head: &[u8], body: &mut Inlet) -> After {
-        let in_hand = body::in_hand(asked.body, body.held());
+        let in_hand = body::in_hand(asked.passage(), body.held());
         let mut message = head.to_vec();
         if let Some(length) = in_hand {
             message.extend_from_slice(&body.held()[..length]);

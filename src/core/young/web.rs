@@ -11,8 +11,9 @@ use crate::config::plan::{Listener, Service};
 use crate::core::{Core, Guard};
 use crate::meter::{Cause, Ending, Handshake, Stage};
 use crate::proto::http::forwarded::{self, Origin};
+use crate::proto::http::names::Name;
 use crate::proto::http::{
-    Connection, Edits, HeadLimits, RequestHead, Version, parse_request, write_request,
+    Body, Connection, Edits, HeadLimits, RequestHead, Version, parse_request, write_request,
 };
 use crate::proto::upgrade::{self, RequestFault, UpgradeRequest};
 use crate::sys::socket;
@@ -258,7 +259,10 @@ impl Visit<'_> {
         let upgrades = wants.is_some();
         let onward = if upgrades { Connection::Upgrade } else { Connection::Silent };
         self.rewrite(&head, onward, &mut out);
-        let asked = Asked::new(&head, manner, fastrand::u64(..));
+        let mut asked = Asked::new(&head, manner, fastrand::u64(..));
+        if head.body == Body::Chunked {
+            asked.refused = self.own_names();
+        }
         Ok(Judged { asked, out, wants, place })
     }
 
@@ -309,6 +313,17 @@ impl Visit<'_> {
             }
         }
         write_request(out, head, &edits);
+    }
+
+    /// Names of the fields that tell a server who its client is.
+    fn own_names(&self) -> [Name; 2] {
+        let tls = self.conn.listener.tls.as_ref();
+        let names = tls.and_then(|tls| tls.client_headers.as_ref());
+        let [subject, fingerprint] = [
+            names.and_then(|it| it.subject.as_ref()),
+            names.and_then(|it| it.fingerprint.as_ref()),
+        ];
+        [subject, fingerprint].map(|name| name.map_or(Name::EMPTY, |name| Name::of(name)))
     }
 
     fn manner(&self, head: Option<&RequestHead<'_>>) -> Manner {

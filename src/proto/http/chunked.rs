@@ -1,12 +1,14 @@
 //! A streaming decoder of chunked bodies: says which bytes are payload and which are framing, and
 //! where the body ends. Collects nothing; every line is bounded.
 
+use super::names::Name;
+
 /// Bytes of one chunk-size line, extensions included.
 pub const SIZE_LINE_MAX: u16 = 256;
 /// Bytes of all trailer lines together.
 pub const TRAILERS_MAX: u16 = 8 << 10;
 
-/// Where in the body the next byte belongs. Plain data of 16 bytes.
+/// Where in the body the next byte belongs. Plain data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunked {
     /// The size being read, then the payload bytes left.
@@ -14,9 +16,21 @@ pub struct Chunked {
     /// Bytes of the current size line, or of the trailers.
     line: u16,
     place: Place,
+    trailers: Trailers,
 }
 
-const _: () = assert!(size_of::<Chunked>() <= 16);
+const _: () = assert!(size_of::<Chunked>() <= 48);
+
+/// Which trailers may stand behind a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trailers {
+    Any,
+    /// None that belongs in a head: the name so far, and two more that are refused.
+    Harmless {
+        name: Name,
+        refused: [Name; 2],
+    },
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -62,6 +76,8 @@ pub enum ChunkFault {
     Trailer,
     #[error("the trailers are too long")]
     TrailersTooLong,
+    #[error("a trailer belongs in the head")]
+    TrailerName,
 }
 
 impl Default for Chunked {
@@ -72,7 +88,15 @@ impl Default for Chunked {
 
 impl Chunked {
     pub fn new() -> Self {
-        Self { left: 0, line: 0, place: Place::SizeFirst }
+        Self { left: 0, line: 0, place: Place::SizeFirst, trailers: Trailers::Any }
+    }
+
+    /// A body whose reader may take a trailer for a field of the head: what would be framing,
+    /// hop-by-hop, forwarding, routing or authentication there is refused, and so are `refused`,
+    /// the names of what we tell ourselves.
+    pub fn of_request(refused: [Name; 2]) -> Self {
+        let trailers = Trailers::Harmless { name: Name::EMPTY, refused };
+        Self { trailers, ..Self::new() }
     }
 
     /// Names the first piece of `bytes`, which must not be empty. Call again with what follows it;
@@ -154,10 +178,12 @@ impl Chunked {
                 Ok(Place::SizeFirst)
             }
             (Place::TrailerFirst, b'\r') => Ok(Place::LastLineFeed),
-            (Place::TrailerName, b':') => Ok(Place::TrailerValue),
+            (Place::TrailerName, b':') => self.trailers.end_name().map(|()| Place::TrailerValue),
             (Place::TrailerFirst | Place::TrailerName, byte) => {
-                let legal = super::fields::is_token_byte(byte);
-                if legal { Ok(Place::TrailerName) } else { Err(ChunkFault::Trailer) }
+                if !super::fields::is_token_byte(byte) {
+                    return Err(ChunkFault::Trailer);
+                }
+                self.trailers.name(byte).map(|()| Place::TrailerName)
             }
             (Place::TrailerValue, b'\r') => Ok(Place::TrailerLineFeed),
             (Place::TrailerValue, b'\n') => Err(ChunkFault::LineEnd),
@@ -179,6 +205,21 @@ impl Chunked {
         };
         self.line += 1;
         if self.line > max { Err(fault) } else { Ok(()) }
+    }
+}
+
+impl Trailers {
+    fn name(&mut self, byte: u8) -> Result<(), ChunkFault> {
+        let Self::Harmless { name, .. } = self else { return Ok(()) };
+        *name = name.then(byte);
+        if name.begins_told() { Err(ChunkFault::TrailerName) } else { Ok(()) }
+    }
+
+    fn end_name(&mut self) -> Result<(), ChunkFault> {
+        let Self::Harmless { name, refused } = self else { return Ok(()) };
+        let name = std::mem::replace(name, Name::EMPTY);
+        let harmless = !name.is_head_only() && !refused.contains(&name);
+        if harmless { Ok(()) } else { Err(ChunkFault::TrailerName) }
     }
 }
 
@@ -256,6 +297,36 @@ mod tests {
                 assert_eq!(run(bytes, step), Err(*fault), "{text:?} by {step}");
             }
         }
+    }
+
+    #[test]
+    fn a_requests_trailers_change_nothing_that_its_head_said() {
+        let own = [Name::of("X-Client-Subject"), Name::EMPTY];
+        let pass = |trailers: &str| {
+            let body = format!("1\r\na\r\n0\r\n{trailers}\r\n");
+            Chunked::of_request(own).pass(body.as_bytes()).map(|used| used == body.len())
+        };
+        assert_eq!(pass("X-Sum: 42\r\nServer-Timing: a\r\n"), Ok(true));
+        assert_eq!(pass(""), Ok(true));
+        for name in [
+            "Content-Length",
+            "transfer-encoding",
+            "HOST",
+            "Connection",
+            "X-Forwarded-For",
+            "x_forwarded_whatever",
+            "Forwarded",
+            "X-Real-IP",
+            "Cookie",
+            "Authorization",
+            "Content_Length",
+            "x-client-subject",
+        ] {
+            let second = pass(&format!("X-Sum: 42\r\n{name}: a\r\n"));
+            assert_eq!(second, Err(ChunkFault::TrailerName), "{name}");
+        }
+        // An answer's server is believed.
+        assert_eq!(Chunked::new().pass(b"0\r\nCookie: a\r\n\r\n"), Ok(16));
     }
 
     #[test]

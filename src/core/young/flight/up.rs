@@ -7,7 +7,6 @@ use crate::core::{Lane, ticks_as_duration};
 use crate::meter::Cause;
 
 use super::{Flight, Heard, LINGER_BYTES, Sent};
-use crate::core::young::body::Passage;
 use crate::core::young::channel::{Inlet, READ_BYTES};
 
 /// The `request` timeout gives a client so long for this much of its body, or for the end of it:
@@ -26,7 +25,7 @@ impl Flight<'_> {
     /// The request's body, until it is complete, goes wrong, or nobody wants it any more.
     /// `declined`: the server takes nothing, but may still answer.
     pub(super) async fn body(&self, inlet: &mut Inlet, mut declined: bool) {
-        let mut passage = Passage::new(self.asked.body);
+        let mut passage = self.asked.passage();
         let mut patience = Patience::default();
         let (mut moved, mut lingered) = (0, 0);
         loop {
