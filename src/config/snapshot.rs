@@ -111,7 +111,10 @@ pub struct LogLine {
 
 #[derive(Debug)]
 pub enum LogEvent {
-    Open,
+    /// A pipe is established; of a WebSocket, the id of its request.
+    Open { request: Option<String> },
+    /// A request that no pipe came of.
+    Request(Box<LogRequest>),
     End {
         ending: crate::meter::Ending,
         age: Duration,
@@ -120,6 +123,23 @@ pub enum LogEvent {
         /// WebSocket Close code seen or sent, with who closed.
         close: Option<(crate::meter::Side, u16)>,
     },
+}
+
+/// One HTTP request and what came of it.
+#[derive(Debug)]
+pub struct LogRequest {
+    pub id: String,
+    pub method: String,
+    /// Without the query, in which secrets are wont to stand.
+    pub path: String,
+    /// Of the answer; `None`: the client left before there was one.
+    pub status: Option<u16>,
+    pub answered_by: Option<crate::meter::Side>,
+    /// From the whole head to the end of the answer.
+    pub duration: Duration,
+    /// Heads included.
+    pub bytes_from_client: u64,
+    pub bytes_to_client: u64,
 }
 
 /// Everything a core is born with. Nothing in it owns a descriptor but `wake` and `handoff`,

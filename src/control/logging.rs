@@ -35,8 +35,30 @@ pub fn connection(line: &LogLine) {
     let server = line.server.as_deref();
     let route = line.route.as_deref();
     match &line.event {
-        LogEvent::Open => {
-            tracing::info!(core, id, listener, client, route, server, "open");
+        LogEvent::Open { request } => {
+            let request_id = request.as_deref();
+            tracing::info!(core, id, listener, client, route, server, request_id, "open");
+        }
+        LogEvent::Request(request) => {
+            let answered_by = request.answered_by.map(|side| side.name());
+            let duration_ms = u64::try_from(request.duration.as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(
+                core,
+                id,
+                listener,
+                client,
+                route,
+                server,
+                request_id = request.id,
+                method = request.method,
+                path = request.path,
+                status = request.status,
+                answered_by,
+                duration_ms,
+                bytes_from_client = request.bytes_from_client,
+                bytes_to_client = request.bytes_to_client,
+                "request"
+            );
         }
         LogEvent::End { ending, age, bytes_from_client, bytes_from_server, close } => {
             let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);

@@ -172,6 +172,18 @@ impl Core {
         }
     }
 
+    /// Whether a request with this answer gets a log line. `ours`: the answer was made here.
+    pub fn logs_request(&self, status: Option<u16>, ours: bool) -> bool {
+        match self.table.borrow().snapshot.plan.runtime.log.connections {
+            LogConnections::Off => false,
+            LogConnections::All => true,
+            LogConnections::Sampled => {
+                let failed = ours && status.is_some_and(|status| status >= 500);
+                failed || fastrand::u64(..).is_multiple_of(SAMPLE)
+            }
+        }
+    }
+
     /// A connection that never became a pipe is over.
     pub fn ended_young(&self, conn: &young::Accepted, ending: Ending) {
         self.counters.endings.count(ending);

@@ -1,6 +1,8 @@
 //! Answers standpipe gives on its own account: why a request was not passed on, in plain text or
 //! JSON, always with the request's id. Pure: it makes bytes and never sends them.
 
+use std::rc::Rc;
+
 /// A request that will not be passed on, or a response that cannot be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
@@ -10,8 +12,10 @@ pub struct Refusal {
 }
 
 /// How an answer is to look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manner {
+    /// The request's id: letters, digits and a few marks, so that it needs no quoting anywhere.
+    pub id: Rc<str>,
     pub json: bool,
     /// The request was a HEAD: lengths are told, the body is left out.
     pub head_only: bool,
@@ -26,17 +30,17 @@ impl Refusal {
 
     /// The whole answer. `jitter` spreads the Retry-After of a 503, so that those turned away
     /// together do not come back together.
-    pub fn compose(&self, id: u64, manner: Manner, jitter: u64) -> Vec<u8> {
-        let status = self.status;
+    pub fn compose(&self, manner: &Manner, jitter: u64) -> Vec<u8> {
+        let (status, id) = (self.status, &manner.id);
         let reason = reason(status);
         let body = if manner.json {
             format!(
                 "{{\"status\":{status},\"error\":\"{reason}\",\"detail\":\"{}\",\
-                 \"request_id\":\"{id:016x}\"}}\n",
+                 \"request_id\":\"{id}\"}}\n",
                 self.sentence
             )
         } else {
-            format!("{status} {reason}\n{}\nrequest id {id:016x}\n", self.sentence)
+            format!("{status} {reason}\n{}\nrequest id {id}\n", self.sentence)
         };
         let media = if manner.json { "application/json" } else { "text/plain; charset=utf-8" };
         let connection = match (status, manner.close) {
@@ -53,7 +57,7 @@ impl Refusal {
         };
         let mut bytes = format!(
             "HTTP/1.1 {status} {reason}\r\nContent-Type: {media}\r\nContent-Length: {}\r\n\
-             Cache-Control: no-store\r\nX-Request-Id: {id:016x}\r\n{extra}\
+             Cache-Control: no-store\r\nX-Request-Id: {id}\r\n{extra}\
              Connection: {connection}\r\n\r\n",
             body.len()
         )
@@ -117,15 +121,17 @@ fn is_zero(quality: &str) -> bool {
 mod tests {
     use super::*;
 
-    const TEXT: Manner = Manner { json: false, head_only: false, close: true };
+    fn plain() -> Manner {
+        Manner { id: "00000000000000ab".into(), json: false, head_only: false, close: true }
+    }
 
     fn text(refusal: Refusal, manner: Manner) -> String {
-        String::from_utf8(refusal.compose(0xab, manner, 7).to_vec()).expect("ascii")
+        String::from_utf8(refusal.compose(&manner, 7)).expect("ascii")
     }
 
     #[test]
     fn a_plain_answer_has_its_length_and_id() {
-        let answer = text(Refusal::new(404, "no route has this host and path"), TEXT);
+        let answer = text(Refusal::new(404, "no route has this host and path"), plain());
         let (head, body) = answer.split_once("\r\n\r\n").expect("a blank line");
         assert!(head.starts_with("HTTP/1.1 404 Not Found\r\n"));
         assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
@@ -135,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_json_answer_is_json() {
-        let answer = text(Refusal::new(503, "all busy"), Manner { json: true, ..TEXT });
+        let answer = text(Refusal::new(503, "all busy"), Manner { json: true, ..plain() });
         let (head, body) = answer.split_once("\r\n\r\n").expect("a blank line");
         let value: serde_json::Value = serde_json::from_str(body).expect("JSON");
         assert_eq!(value["status"], 503);
@@ -145,14 +151,14 @@ mod tests {
 
     #[test]
     fn an_upgrade_required_names_the_version() {
-        let answer = text(Refusal::new(426, "x"), TEXT);
+        let answer = text(Refusal::new(426, "x"), plain());
         assert!(answer.contains("Sec-WebSocket-Version: 13\r\n"));
         assert!(answer.contains("Connection: Upgrade, close\r\n"));
     }
 
     #[test]
     fn a_head_gets_the_length_and_no_body() {
-        let answer = text(Refusal::new(404, "x"), Manner { head_only: true, ..TEXT });
+        let answer = text(Refusal::new(404, "x"), Manner { head_only: true, ..plain() });
         assert!(answer.ends_with("\r\n\r\n"));
         assert!(!answer.contains("Content-Length: 0"));
     }

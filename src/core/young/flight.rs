@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use crate::balance::ServerId;
 use crate::config::plan::Timeouts;
 use crate::core::{Core, Guard, Lane};
 use crate::meter::{Cause, ListenerCounters};
@@ -28,7 +29,6 @@ use super::transport;
 /// What is known of a request once its head was read and judged.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    pub id: u64,
     pub version: Version,
     pub is_head: bool,
     pub keep_alive: bool,
@@ -39,9 +39,8 @@ pub struct Asked {
 }
 
 impl Asked {
-    pub fn new(head: &RequestHead<'_>, manner: Manner, id: u64) -> Self {
+    pub fn new(head: &RequestHead<'_>, manner: Manner) -> Self {
         Self {
-            id,
             version: head.version,
             is_head: head.is_head(),
             keep_alive: head.keep_alive,
@@ -64,7 +63,7 @@ impl Asked {
 pub enum Answered {
     /// All of it reached the client. `reusable`: the server's connection may carry another
     /// request; `keep`: the client was told that its own may.
-    Whole { status: u16, reusable: bool, keep: bool },
+    Whole { reusable: bool, keep: bool },
     /// A valid 101 reached the client; what the server's inlet holds beyond `used` is a tunnel's.
     Switched { deflate: bool, used: usize },
     /// Nothing of a final answer went out, and this is why. `silent`: the server left without
@@ -105,9 +104,22 @@ pub struct Flight<'a> {
     /// A line for the answer that ties the client to its server.
     pub set_cookie: Option<&'a str>,
     pub sent: Cell<Sent>,
+    pub record: Cell<Record>,
     heard: Cell<Heard>,
     client_guard: Guard,
     server_guard: Guard,
+}
+
+/// What an exchange was, for the log.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Record {
+    /// Of the server's final answer, or of ours if it went out in its place.
+    pub status: Option<u16>,
+    /// It is ours.
+    pub ours: bool,
+    pub server: Option<ServerId>,
+    pub bytes_from_client: u64,
+    pub bytes_to_client: u64,
 }
 
 /// How far the answer has come.
@@ -156,6 +168,7 @@ impl<'a> Flight<'a> {
             upgrade: None,
             set_cookie: None,
             sent: Cell::new(Sent::Running),
+            record: Cell::default(),
             heard: Cell::new(Heard::Nothing),
             client_guard,
             server_guard,
@@ -199,7 +212,14 @@ impl<'a> Flight<'a> {
         let written = self.client.write_all(bytes).await;
         self.client_guard.clear(Lane::Write);
         self.counters.bytes_to_clients.add(bytes.len() as u64);
+        self.note(|record| record.bytes_to_client += bytes.len() as u64);
         written.map_err(|error| cause(&self.client_guard, &error))
+    }
+
+    fn note(&self, f: impl FnOnce(&mut Record)) {
+        let mut record = self.record.get();
+        f(&mut record);
+        self.record.set(record);
     }
 
     /// After each stride, lets the others of the core have a turn.

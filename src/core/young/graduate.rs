@@ -25,7 +25,7 @@ pub fn pipe(
     tail: &[u8],
 ) {
     if core.is_logged(conn.id, None) {
-        log_open(core, conn, dialled.id(), None);
+        log_open(core, conn, dialled.id(), None, None);
     }
     let preface = std::mem::take(&mut dialled.preface);
     let (server, lease) = dialled.into_parts();
@@ -77,14 +77,14 @@ pub struct Both {
     pub lease: Lease,
 }
 
-/// Graduates a WebSocket that came by `rule`. `tails` are bytes read too far, of the client and of
-/// the server.
+/// Graduates a WebSocket that came by a rule, with a request of this id. `tails` are bytes read too
+/// far, of the client and of the server.
 pub fn web(
     core: &Rc<Core>,
     conn: &Accepted,
     both: Both,
     relay: Option<Relay>,
-    rule: usize,
+    (rule, id): (usize, &str),
     tails: [&[u8]; 2],
 ) {
     let Both { client, server, lease } = both;
@@ -114,7 +114,7 @@ pub fn web(
     wire.adopt(entry, &[], tails);
     drop(wire);
     if core.is_logged(conn.id, None) {
-        log_open(core, conn, logged.0, logged.1);
+        log_open(core, conn, logged.0, logged.1, Some(id));
     }
 }
 
@@ -132,11 +132,17 @@ impl KeepTicket for Tickets {
     }
 }
 
-fn log_open(core: &Rc<Core>, conn: &Accepted, server: ServerId, route: Option<Arc<str>>) {
+fn log_open(
+    core: &Rc<Core>,
+    conn: &Accepted,
+    server: ServerId,
+    route: Option<Arc<str>>,
+    request: Option<&str>,
+) {
     core.report(Report::Line(LogLine {
         core: core.index,
         id: conn.id,
-        event: LogEvent::Open,
+        event: LogEvent::Open { request: request.map(str::to_owned) },
         listener: Arc::clone(&conn.birth.listener),
         server: core.server_name(server),
         client: conn.client,

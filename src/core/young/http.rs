@@ -19,7 +19,7 @@ use super::body;
 use super::channel::{Channel, Inlet};
 use super::choose::Place;
 use super::dial::{self, Lease, Want};
-use super::flight::{self, Answered, Asked, Flight, Sent};
+use super::flight::{self, Answered, Asked, Flight, Record, Sent};
 use super::front::Front;
 
 /// A server that will get the request.
@@ -72,6 +72,8 @@ pub struct Serving<'a> {
     pub limits: HeadLimits,
     pub terms: &'a Terms,
     pub place: Place,
+    /// What came of it.
+    pub record: Record,
 }
 
 impl Serving<'_> {
@@ -140,6 +142,7 @@ impl Serving<'_> {
             message.extend_from_slice(&body.held()[..length]);
             body.take(length);
             self.conn.birth.counters.bytes_from_clients.add(length as u64);
+            self.record.bytes_from_client += length as u64;
         }
         for attempt in 0..=STALE_MAX {
             let age = match in_hand {
@@ -158,7 +161,7 @@ impl Serving<'_> {
                 [] => Cow::Borrowed(&message),
                 preface => Cow::Owned([preface, &message].concat()),
             };
-            let (answered, sent, told) = {
+            let (answered, sent, told, record) = {
                 let mut flight = Flight::new(
                     self.core,
                     &self.conn.birth.counters,
@@ -171,8 +174,11 @@ impl Serving<'_> {
                 flight.set_cookie = cookie.as_deref();
                 let rest = in_hand.is_none().then_some(&mut *body);
                 let answered = flight.fly(&first, rest, &mut inlet).await;
-                (answered, flight.sent.get(), flight.has_told())
+                let sent = flight.sent.get();
+                let told = flight.has_told();
+                (answered, sent, told, flight.record.get())
             };
+            self.flown(served.id, record);
             let silent = matches!(answered, Answered::Missing { silent: true, .. });
             if silent && served.reused && in_hand.is_some() {
                 let unseen = match (acknowledged, served.channel.acknowledged()) {
@@ -189,13 +195,22 @@ impl Serving<'_> {
         After::End(Ending::proxy(Stage::Http, Cause::Internal))
     }
 
+    /// Takes over what a flight was; an answer of the server's counts however it ended.
+    pub fn flown(&mut self, server: ServerId, record: Record) {
+        if let Some(status) = record.status {
+            self.terms.route.answers.count(status, record.ours);
+        }
+        let bytes_from_client = self.record.bytes_from_client + record.bytes_from_client;
+        self.record = Record { server: Some(server), bytes_from_client, ..record };
+    }
+
     fn unserved(&self, asked: &Asked, whole: bool, ending: Ending) -> After {
         let refusal = flight::refusal(ending.cause);
         self.terms.route.answers.count(refusal.status, true);
         if asked.keep_alive && whole {
-            After::Decline(refusal, asked.manner)
+            After::Decline(refusal, asked.manner.clone())
         } else {
-            After::Refuse(refusal, asked.manner, ending)
+            After::Refuse(refusal, asked.manner.clone(), ending)
         }
     }
 
@@ -213,11 +228,10 @@ impl Serving<'_> {
             (Answered::Missing { .. }, Sent::ClientGone(cause @ Cause::Timeout)) => {
                 self.terms.route.answers.count(408, true);
                 let refusal = Refusal::new(408, "The request's body did not come in time.");
-                After::Refuse(refusal, asked.manner, Ending::client(Stage::Http, cause))
+                After::Refuse(refusal, asked.manner.clone(), Ending::client(Stage::Http, cause))
             }
             (_, Sent::ClientGone(cause)) | (Answered::ClientGone(cause), _) => client(cause),
-            (Answered::Whole { status, reusable, keep }, sent) => {
-                self.terms.route.answers.count(status, false);
+            (Answered::Whole { reusable, keep }, sent) => {
                 if reusable && sent == Sent::Whole {
                     self.keep(served);
                 }
@@ -226,7 +240,11 @@ impl Serving<'_> {
             (Answered::Missing { .. }, Sent::Bad) => {
                 self.terms.route.answers.count(400, true);
                 let refusal = Refusal::new(400, "The request's body is malformed.");
-                After::Refuse(refusal, asked.manner, Ending::client(Stage::Http, Cause::BodyBad))
+                After::Refuse(
+                    refusal,
+                    asked.manner.clone(),
+                    Ending::client(Stage::Http, Cause::BodyBad),
+                )
             }
             (_, Sent::Bad) => {
                 self.client.abort();
@@ -235,14 +253,15 @@ impl Serving<'_> {
             (Answered::Missing { cause, .. }, sent) => {
                 let ending = Ending::server(Stage::Http, cause);
                 let refusal = flight::refusal(cause);
-                self.terms.route.answers.count(refusal.status, true);
                 self.core.with_server(served.id, |counters| counters.resets.inc());
                 if told {
-                    After::End(ending)
-                } else if asked.keep_alive && sent != Sent::Running {
-                    After::Decline(refusal, asked.manner)
+                    return After::End(ending);
+                }
+                self.terms.route.answers.count(refusal.status, true);
+                if asked.keep_alive && sent != Sent::Running {
+                    After::Decline(refusal, asked.manner.clone())
                 } else {
-                    After::Refuse(refusal, asked.manner, ending)
+                    After::Refuse(refusal, asked.manner.clone(), ending)
                 }
             }
             (Answered::Cut(cause), _) => {

@@ -27,6 +27,8 @@ pub struct Upgraded {
     tail: Vec<u8>,
     deflate: bool,
     rule: usize,
+    /// The request's id, for the log.
+    id: Rc<str>,
 }
 
 impl Serving<'_> {
@@ -50,14 +52,18 @@ impl Serving<'_> {
                     _ => Handshake::DialFailed,
                 };
                 self.terms.route.handshakes.count(result);
-                return Err(After::Refuse(flight::refusal(ending.cause), asked.manner, ending));
+                return Err(After::Refuse(
+                    flight::refusal(ending.cause),
+                    asked.manner.clone(),
+                    ending,
+                ));
             }
         };
         let asked = Asked { keep_alive: asked.keep_alive && !early, ..asked.clone() };
         let cookie = self.cookie_line(served.member);
         let mut inlet = Inlet::default();
         let first = [&served.preface[..], head].concat();
-        let answered = {
+        let (answered, record) = {
             let mut flight = Flight::new(
                 self.core,
                 &self.conn.birth.counters,
@@ -69,8 +75,10 @@ impl Serving<'_> {
             );
             flight.set_cookie = cookie.as_deref();
             flight.upgrade = Some(wants);
-            flight.fly(&first, None, &mut inlet).await
+            let answered = flight.fly(&first, None, &mut inlet).await;
+            (answered, flight.record.get())
         };
+        self.flown(served.id, record);
         self.settled(&asked, served, answered, inlet)
     }
 
@@ -93,11 +101,11 @@ impl Serving<'_> {
                     tail: inlet.into_tail(),
                     deflate,
                     rule: self.place.rule,
+                    id: Rc::clone(&asked.manner.id),
                 });
             }
-            Answered::Whole { status, keep, .. } => {
+            Answered::Whole { keep, .. } => {
                 count(Handshake::ServerRefused);
-                self.terms.route.answers.count(status, false);
                 let ending = Ending::server(Stage::Upgrade, Cause::UpgradeRefused);
                 if keep { After::Again } else { After::End(ending) }
             }
@@ -108,7 +116,7 @@ impl Serving<'_> {
                     _ => Handshake::Gone,
                 });
                 let refusal = flight::refusal(cause);
-                After::Refuse(refusal, asked.manner, Ending::server(Stage::Upgrade, cause))
+                After::Refuse(refusal, asked.manner.clone(), Ending::server(Stage::Upgrade, cause))
             }
             Answered::Cut(cause) => {
                 count(Handshake::ServerRefused);
@@ -131,7 +139,7 @@ pub fn graduate(
     inlet: Inlet,
     upgraded: Upgraded,
 ) {
-    let Upgraded { server, lease, tail, deflate, rule } = upgraded;
+    let Upgraded { server, lease, tail, deflate, rule, id } = upgraded;
     let terms: &Arc<Terms> = &conn.birth.terms[rule];
     let relay = match terms.relay {
         plan::Relay::Frames => {
@@ -141,5 +149,5 @@ pub fn graduate(
         plan::Relay::Bytes => None,
     };
     let both = Both { client: client.into_transport(), server: server.into_transport(), lease };
-    graduate::web(core, conn, both, relay, rule, [&inlet.into_tail(), &tail]);
+    graduate::web(core, conn, both, relay, (rule, &id), [&inlet.into_tail(), &tail]);
 }

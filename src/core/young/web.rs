@@ -1,20 +1,19 @@
 //! The L7 young life of a client's connection: its requests, one after another, each read, judged,
 //! placed and served, until one becomes a WebSocket or the connection ends.
 
+mod log;
+mod onward;
+
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::plan::{Listener, Service};
 use crate::core::{Core, Guard};
 use crate::meter::{Cause, Ending, Handshake, Stage};
-use crate::proto::http::forwarded::{self, Origin};
-use crate::proto::http::names::Name;
-use crate::proto::http::{
-    Body, Connection, Edits, HeadLimits, RequestHead, Version, parse_request, write_request,
-};
+use crate::proto::http::{Body, Connection, HeadLimits, RequestHead, parse_request};
 use crate::proto::upgrade::{self, RequestFault, UpgradeRequest};
 use crate::sys::socket;
 
@@ -22,7 +21,7 @@ use super::Accepted;
 use super::answer::{Manner, Refusal, prefers_json};
 use super::channel::{Channel, Inlet};
 use super::choose::{self, Place};
-use super::flight::Asked;
+use super::flight::{Asked, Record};
 use super::front::{Front, canonical};
 use super::head::{self, Found, Lack};
 use super::http::{After, Serving};
@@ -56,6 +55,14 @@ struct Judged<'h> {
     out: Vec<u8>,
     wants: Option<UpgradeRequest<'h>>,
     place: Place,
+}
+
+/// What the log is told of a request, beside its head.
+#[derive(Default)]
+struct Told {
+    record: Record,
+    /// Its id, and its route, once they are known.
+    known: Option<(Rc<str>, Arc<str>)>,
 }
 
 /// What a request came to.
@@ -173,13 +180,22 @@ impl Visit<'_> {
     async fn request(&mut self, found: Found) -> Step {
         self.core.counters.requests.inc();
         self.refresh();
+        let begun = Instant::now();
         // A copy, so that the inlet is free for the body while facts still point into the head.
         let bytes = self.inlet.held()[found.head].to_vec();
         self.inlet.take(found.used);
-        let judged = match self.judge(&bytes) {
-            Ok(judged) => judged,
-            Err(after) => return Step::After(after),
+        let mut told = Told::default();
+        let step = match self.judge(&bytes) {
+            Ok(judged) => self.served(judged, &mut told).await,
+            Err(after) => Step::After(after),
         };
+        if let Step::After(after) = &step {
+            self.log(&bytes, begun, told, after);
+        }
+        step
+    }
+
+    async fn served(&mut self, judged: Judged<'_>, told: &mut Told) -> Step {
         let terms = Arc::clone(&self.conn.birth.terms[judged.place.rule]);
         let mut serving = Serving {
             core: self.core,
@@ -189,9 +205,10 @@ impl Visit<'_> {
             client: &self.client,
             terms: &terms,
             place: judged.place,
+            record: Record::default(),
         };
         let Judged { asked, out, wants, .. } = &judged;
-        match wants {
+        let step = match wants {
             None => Step::After(serving.exchange(asked, out, &mut self.inlet).await),
             Some(wants) => {
                 let early = !self.inlet.is_empty();
@@ -200,7 +217,10 @@ impl Visit<'_> {
                     Err(after) => Step::After(after),
                 }
             }
-        }
+        };
+        let (id, route) = (Rc::clone(&asked.manner.id), Arc::clone(&terms.label));
+        *told = Told { record: serving.record, known: Some((id, route)) };
+        step
     }
 
     /// All that is decided from the head alone, in this order: is it HTTP, is it an upgrade, is
@@ -216,12 +236,13 @@ impl Visit<'_> {
             After::Refuse(refusal, self.manner(None), ending)
         })?;
         let manner = self.manner(Some(&head));
-        let refuse =
-            |refusal, stage, cause| After::Refuse(refusal, manner, Ending::client(stage, cause));
+        let refuse = |refusal, stage, cause| {
+            After::Refuse(refusal, manner.clone(), Ending::client(stage, cause))
+        };
         let wants = upgrade::request(&head);
         let rule = choose::rule(l7, &head).map_err(|(refusal, cause)| {
             if cause == Cause::NoRoute && head.keep_alive && head.body.is_empty() {
-                return After::Decline(refusal, manner);
+                return After::Decline(refusal, manner.clone());
             }
             refuse(refusal, Stage::Route, cause)
         })?;
@@ -258,8 +279,8 @@ impl Visit<'_> {
         let mut out = Vec::with_capacity(bytes.len() + 512);
         let upgrades = wants.is_some();
         let onward = if upgrades { Connection::Upgrade } else { Connection::Silent };
-        self.rewrite(&head, onward, &mut out);
-        let mut asked = Asked::new(&head, manner, fastrand::u64(..));
+        self.rewrite(&head, onward, &manner.id, &mut out);
+        let mut asked = Asked::new(&head, manner);
         if head.body == Body::Chunked {
             asked.refused = self.own_names();
         }
@@ -285,47 +306,6 @@ impl Visit<'_> {
         }
     }
 
-    /// The head as it goes on to the server.
-    fn rewrite(&self, head: &RequestHead<'_>, connection: Connection, out: &mut Vec<u8>) {
-        let mut edits = Edits::new(connection);
-        let (client, tls) = (self.address, self.client.is_tls());
-        let origin = Origin { client, port: self.port, tls, trusted: self.trusted };
-        forwarded::forward(head, &origin, &mut edits);
-        if head.host.is_none() && head.version == Version::Http10 {
-            let local = socket::local(self.client.fd());
-            edits.host = local.map(|local| local.to_string().into());
-        }
-        let names = self.conn.listener.tls.as_ref().and_then(|tls| tls.client_headers.as_ref());
-        if let Some(names) = names {
-            let certificate = self.client.certificate();
-            let told = certificate.as_ref();
-            for (name, value) in [
-                (&names.subject, told.map(|peer| &peer.subject)),
-                (&names.fingerprint, told.map(|peer| &peer.fingerprint)),
-            ] {
-                let Some(name) = name else { continue };
-                edits.remove(name.clone());
-                if let Some(value) = value {
-                    let on_one_line = |byte: &u8| !matches!(byte, b'\r' | b'\n' | 0);
-                    let value: Vec<u8> = value.bytes().filter(on_one_line).collect();
-                    edits.add(name.clone(), value);
-                }
-            }
-        }
-        write_request(out, head, &edits);
-    }
-
-    /// Names of the fields that tell a server who its client is.
-    fn own_names(&self) -> [Name; 2] {
-        let tls = self.conn.listener.tls.as_ref();
-        let names = tls.and_then(|tls| tls.client_headers.as_ref());
-        let [subject, fingerprint] = [
-            names.and_then(|it| it.subject.as_ref()),
-            names.and_then(|it| it.fingerprint.as_ref()),
-        ];
-        [subject, fingerprint].map(|name| name.map_or(Name::EMPTY, |name| Name::of(name)))
-    }
-
     fn manner(&self, head: Option<&RequestHead<'_>>) -> Manner {
         let json = match &self.conn.listener.service {
             Service::L7(l7) => l7.http.json_errors,
@@ -333,6 +313,7 @@ impl Visit<'_> {
         };
         let prefers = head.and_then(|head| head.value("accept")).is_some_and(prefers_json);
         Manner {
+            id: self.id(head),
             json: json || prefers,
             head_only: head.is_some_and(RequestHead::is_head),
             close: true,
@@ -343,7 +324,7 @@ impl Visit<'_> {
     async fn refuse(&mut self, refusal: Refusal, manner: Manner) {
         let guard = self.core.guard(self.client.fd(), LINGER);
         let manner = Manner { close: true, ..manner };
-        let bytes = refusal.compose(fastrand::u64(..), manner, fastrand::u64(..));
+        let bytes = refusal.compose(&manner, fastrand::u64(..));
         if self.client.write_all(&bytes).await.is_ok() {
             self.client.finish().await;
             self.linger(&guard).await;
@@ -376,7 +357,7 @@ impl Visit<'_> {
     async fn decline(&mut self, refusal: Refusal, manner: Manner) -> Result<(), Ending> {
         let manner = Manner { close: false, ..manner };
         let guard = self.core.guard(self.client.fd(), LINGER);
-        let bytes = refusal.compose(fastrand::u64(..), manner, fastrand::u64(..));
+        let bytes = refusal.compose(&manner, fastrand::u64(..));
         let written = self.client.write_all(&bytes).await;
         drop(guard);
         written.map_err(|e| Ending::client(Stage::Http, super::transport::cause(&e)))

@@ -16,7 +16,6 @@ use crate::core::young::transport;
 
 /// A final answer whose head was read.
 struct Opened {
-    status: u16,
     /// Its head as the client will see it.
     out: Vec<u8>,
     passage: Passage,
@@ -30,12 +29,10 @@ impl Flight<'_> {
         let answered = self.answer(inlet).await;
         if self.sent.get() == Sent::Running {
             if let Answered::Missing { cause, .. } = answered {
-                let refusal = refusal(cause).compose(
-                    self.asked.id,
-                    Manner { close: true, ..self.asked.manner },
-                    fastrand::u64(..),
-                );
-                let _ = self.to_client(&refusal).await;
+                let refusal = refusal(cause);
+                self.note(|record| (record.status, record.ours) = (Some(refusal.status), true));
+                let manner = Manner { close: true, ..self.asked.manner.clone() };
+                let _ = self.to_client(&refusal.compose(&manner, fastrand::u64(..))).await;
             }
             self.heard.set(Heard::Over);
             self.client_guard.set(Lane::Read, Some(LINGER), Cause::Timeout);
@@ -114,6 +111,7 @@ impl Flight<'_> {
     /// The head of a final answer: it is here in time, and says what becomes of both connections.
     fn open(&self, head: &ResponseHead<'_>) -> Opened {
         self.heard.set(Heard::Head);
+        self.note(|record| record.status = Some(head.status));
         self.server_guard.clear(Lane::Read);
         let unwrap = self.asked.version == Version::Http10 && head.body == Body::Chunked;
         let keep = self.asked.keep_alive
@@ -134,14 +132,14 @@ impl Flight<'_> {
         let passage = if unwrap { Passage::unwrapped(head.body) } else { Passage::new(head.body) };
         // What is left of a body behind its answer would stand before the next request.
         let reusable = head.keep_alive && self.sent.get() == Sent::Whole;
-        Opened { status: head.status, out, passage, reusable, keep }
+        Opened { out, passage, reusable, keep }
     }
 
     /// Moves a final answer's body down behind its head.
     async fn pass(&self, opened: Opened, inlet: &mut Inlet) -> Answered {
-        let Opened { status, out, passage, reusable, keep } = opened;
+        let Opened { out, passage, reusable, keep } = opened;
         match self.pass_body(passage, out, inlet).await {
-            Ok(()) => Answered::Whole { status, reusable: reusable && inlet.is_empty(), keep },
+            Ok(()) => Answered::Whole { reusable: reusable && inlet.is_empty(), keep },
             Err(gone) => gone,
         }
     }

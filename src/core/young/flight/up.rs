@@ -42,6 +42,7 @@ impl Flight<'_> {
                     declined = self.to_server(&inlet.held()[portion.pass]).await.is_err();
                 }
                 self.counters.bytes_from_clients.add(portion.used as u64);
+                self.note(|record| record.bytes_from_client += portion.used as u64);
                 inlet.take(portion.used);
                 moved += portion.used;
                 if self.heard.get() == Heard::Over {

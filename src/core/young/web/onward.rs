@@ -1,0 +1,80 @@
+//! The head of a request as it goes on to a server: what came, less what ends here, and what we say
+//! ourselves of the client and of the request.
+
+use std::rc::Rc;
+
+use crate::proto::http::fields;
+use crate::proto::http::forwarded::{self, Origin};
+use crate::proto::http::names::Name;
+use crate::proto::http::{Connection, Edits, RequestHead, Version, write_request};
+use crate::sys::socket;
+
+use super::Visit;
+
+/// The name a request has in our answers, in the server's head and in the log.
+const REQUEST_ID: &str = "X-Request-Id";
+/// Bytes of an id that a trusted peer gave.
+const ID_BYTES_MAX: usize = 128;
+
+impl Visit<'_> {
+    /// The head as it goes on to the server.
+    pub(super) fn rewrite(
+        &self,
+        head: &RequestHead<'_>,
+        connection: Connection,
+        id: &str,
+        out: &mut Vec<u8>,
+    ) {
+        let mut edits = Edits::new(connection);
+        edits.set(REQUEST_ID, id.as_bytes());
+        let (client, tls) = (self.address, self.client.is_tls());
+        let origin = Origin { client, port: self.port, tls, trusted: self.trusted };
+        forwarded::forward(head, &origin, &mut edits);
+        if head.host.is_none() && head.version == Version::Http10 {
+            let local = socket::local(self.client.fd());
+            edits.host = local.map(|local| local.to_string().into());
+        }
+        let names = self.conn.listener.tls.as_ref().and_then(|tls| tls.client_headers.as_ref());
+        if let Some(names) = names {
+            let certificate = self.client.certificate();
+            let told = certificate.as_ref();
+            for (name, value) in [
+                (&names.subject, told.map(|peer| &peer.subject)),
+                (&names.fingerprint, told.map(|peer| &peer.fingerprint)),
+            ] {
+                let Some(name) = name else { continue };
+                edits.remove(name.clone());
+                if let Some(value) = value {
+                    let on_one_line = |byte: &u8| !matches!(byte, b'\r' | b'\n' | 0);
+                    let value: Vec<u8> = value.bytes().filter(on_one_line).collect();
+                    edits.add(name.clone(), value);
+                }
+            }
+        }
+        write_request(out, head, &edits);
+    }
+
+    /// The request's id: a trusted peer's, if it gave one that can be written anywhere, or ours.
+    pub(super) fn id(&self, head: Option<&RequestHead<'_>>) -> Rc<str> {
+        let given = head.filter(|_| self.trusted).and_then(|head| given_id(head));
+        given.map_or_else(|| format!("{:016x}", fastrand::u64(..)).into(), Rc::from)
+    }
+
+    /// Names of the fields that tell a server who its client is.
+    pub(super) fn own_names(&self) -> [Name; 2] {
+        let tls = self.conn.listener.tls.as_ref();
+        let names = tls.and_then(|tls| tls.client_headers.as_ref());
+        let [subject, fingerprint] = [
+            names.and_then(|it| it.subject.as_ref()),
+            names.and_then(|it| it.fingerprint.as_ref()),
+        ];
+        [subject, fingerprint].map(|name| name.map_or(Name::EMPTY, |name| Name::of(name)))
+    }
+}
+
+fn given_id<'a>(head: &RequestHead<'a>) -> Option<&'a str> {
+    let value = fields::only(&head.fields, REQUEST_ID).ok()??;
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.~:/+=@".contains(byte);
+    let legal = (1..=ID_BYTES_MAX).contains(&value.len()) && value.iter().all(is_plain);
+    std::str::from_utf8(value).ok().filter(|_| legal)
+}
