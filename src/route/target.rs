@@ -32,7 +32,7 @@ impl<'a> Target<'a> {
             Some(mark) => (&rest[..mark], Some(&rest[mark + 1..])),
             None => (rest, None),
         };
-        if query.is_some_and(|query| query.iter().any(|byte| is_never_raw(*byte))) {
+        if query.is_some_and(|query| query.iter().any(|byte| ends_target(*byte))) {
             return Err(Refusal::Byte);
         }
         check(path)?;
@@ -114,8 +114,13 @@ impl Segment {
 }
 
 /// `#` starts a fragment, which never belongs on the wire; blanks and controls end a request line.
+fn ends_target(byte: u8) -> bool {
+    matches!(byte, 0..=b' ' | 0x7f | b'#')
+}
+
+/// What a path may not hold but escaped: some take `\` for `/`. A query may, and browsers send it.
 fn is_never_raw(byte: u8) -> bool {
-    matches!(byte, 0..=b' ' | 0x7f | b'#' | b'\\')
+    ends_target(byte) || byte == b'\\'
 }
 
 /// Each byte with percent-escapes undone; a broken escape is an error at its place.
@@ -190,6 +195,8 @@ mod tests {
             ("/a#b", Refusal::Byte),
             ("/a?b#c", Refusal::Byte),
             ("/a?b c", Refusal::Byte),
+            ("/a?b\u{7f}", Refusal::Byte),
+            ("/a?b\0", Refusal::Byte),
             ("/a%", Refusal::Escape),
             ("/a%2", Refusal::Escape),
             ("/a%zz", Refusal::Escape),
@@ -206,6 +213,7 @@ mod tests {
             ("/chat", "/chat"),
             ("/chat/", "/chat/"),
             ("/chat?x=/../y", "/chat"),
+            ("/chat?x=\\y|{z}^`\"<>é", "/chat"),
             ("/a/.well-known/...", "/a/.well-known/..."),
             ("/caf%C3%A9", "/caf%C3%A9"),
             ("/a%2fb", "/a%2fb"),

@@ -201,7 +201,11 @@ fn authority<'a>(
     if target.len() > limits.target {
         return Err(HeadFault::TargetTooLong);
     }
-    if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    // Browsers escape less in a query than in a path, and some programs nothing.
+    let legal = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
+        && !query.bytes().any(|byte| matches!(byte, 0..=b' ' | 0x7f | b'#'));
+    if !legal {
         return Err(HeadFault::Target);
     }
     if target.starts_with('/') || (target == "*" && method == "OPTIONS") {

@@ -120,6 +120,8 @@ fn start_lines() {
         ("GET /\u{e9} HTTP/1.1", 400),
         ("GET /\u{7f} HTTP/1.1", 400),
         ("GET /a#b HTTP/1.1", 400),
+        ("GET /?a#b HTTP/1.1", 400),
+        ("GET /?\u{7f} HTTP/1.1", 400),
         ("GET a HTTP/1.1", 400),
         ("GET * HTTP/1.1", 400),
         ("GET ftp://x/ HTTP/1.1", 400),
@@ -131,6 +133,8 @@ fn start_lines() {
         let head = format!("{line}\r\nHost: x\r\n\r\n");
         assert_eq!(request(&head).expect_err(line).status(), status, "{line:?}");
     }
+    let raw = request("GET /a?b=\\c|{d}\u{e9} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    assert_eq!(raw.query(), Some("b=\\c|{d}\u{e9}"));
     assert_eq!(request("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n").unwrap().path(), "*");
 }
 
