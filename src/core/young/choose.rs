@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use crate::balance::{Counts, Policy, key_of_source};
-use crate::config::plan::{L7, Rule, Sticky};
+use crate::config::plan::{L7, Rule, Share, Sticky};
 use crate::config::snapshot::Snapshot;
 use crate::meter::Cause;
 use crate::proto::http::{RequestHead, fields};
@@ -43,7 +43,9 @@ impl Headers for Lines<'_, '_> {
 /// The answer to a request that fits none, or whose path can be read in two ways.
 pub fn rule(l7: &L7, head: &RequestHead<'_>) -> Result<usize, Nowhere> {
     let ambiguous = |refusal| (Refusal::new(400, sentence_of(refusal)), Cause::HeadBad);
-    let target = Target::read(head.target.as_bytes()).map_err(ambiguous)?;
+    // `OPTIONS *` asks the server itself: the one its host's pages come from.
+    let target = if head.target == "*" { "/" } else { head.target };
+    let target = Target::read(target.as_bytes()).map_err(ambiguous)?;
     let host = head.host.unwrap_or_default().as_bytes();
     let request = Request { host, target, headers: &Lines(head) };
     match l7.routes.find(&request).map_err(ambiguous)? {
@@ -86,7 +88,13 @@ pub fn place(
             return Some(Place { rule: index, pool: share.pool, held: Some(member), key: None });
         }
     }
-    let share = split::pick(rule.pools.iter().map(|share| share.weight), random)?;
+    // The share of a pool that cannot serve falls to the others.
+    let serves = |share: &&Share| {
+        snapshot.pools.get(share.pool).is_some_and(|state| !state.group.is_empty())
+    };
+    let open = rule.pools.iter().map(|share| if serves(&share) { share.weight } else { 0 });
+    let all = rule.pools.iter().map(|share| share.weight);
+    let share = split::pick(open, random).or_else(|| split::pick(all, random))?;
     let pool = rule.pools.get(share)?.pool;
     let key = key(snapshot, pool, head, client);
     Some(Place { rule: index, pool, held: None, key })
