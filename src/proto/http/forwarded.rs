@@ -1,5 +1,5 @@
-//! What a server is told about the client: X-Forwarded-For/-Proto/-Host/-Port and Forwarded
-//! (RFC 7239). A stranger's claims are replaced; those of a trusted peer are continued.
+//! What a server is told about the client: X-Forwarded-For/-Proto/-Host/-Port, X-Real-IP and
+//! Forwarded (RFC 7239). A stranger's claims are replaced; those of a trusted peer are continued.
 
 use std::net::IpAddr;
 
@@ -24,6 +24,7 @@ pub fn forward<'a>(head: &RequestHead<'a>, origin: &Origin, edits: &mut Edits<'a
     let proto = if origin.tls { "https" } else { "http" };
     let host = head.host.unwrap_or_default();
 
+    kept(head, origin, edits, "X-Real-IP", first_hop(head, origin, &client.to_string()));
     continued(head, origin, edits, "X-Forwarded-For", client.to_string());
     kept(head, origin, edits, "X-Forwarded-Proto", proto);
     if !host.is_empty() {
@@ -32,7 +33,7 @@ pub fn forward<'a>(head: &RequestHead<'a>, origin: &Origin, edits: &mut Edits<'a
         // An HTTP/1.0 request that asked for no host: nor does a stranger's claim stand for one.
         edits.remove("X-Forwarded-Host");
     }
-    kept(head, origin, edits, "X-Forwarded-Port", &origin.port.to_string());
+    kept(head, origin, edits, "X-Forwarded-Port", origin.port.to_string());
 
     let node = match client {
         IpAddr::V4(address) => format!("for={address}"),
@@ -72,12 +73,20 @@ fn kept<'a>(
     origin: &Origin,
     edits: &mut Edits<'a>,
     name: &'static str,
-    own: &str,
+    own: impl Into<Vec<u8>>,
 ) {
     let stated = head.value(name).filter(|_| origin.trusted);
     if stated.is_none() || head.nominated.has(name) {
-        edits.set(name, own.as_bytes().to_vec());
+        edits.set(name, own.into());
     }
+}
+
+/// The first address of what a trusted peer says it came by, or else the peer's own.
+fn first_hop(head: &RequestHead<'_>, origin: &Origin, own: &str) -> Vec<u8> {
+    const BY: &str = "x-forwarded-for";
+    let believed = origin.trusted && !head.nominated.has(BY);
+    let first = if believed { fields::elements(&head.fields, BY).next() } else { None };
+    first.unwrap_or(own.as_bytes()).to_vec()
 }
 
 #[cfg(test)]
@@ -97,13 +106,14 @@ mod tests {
     }
 
     const CLAIMS: &str = "GET / HTTP/1.1\r\nHost: h:8443\r\nX-Forwarded-For: 1.1.1.1\r\n\
-         X-Forwarded-Proto: http\r\nForwarded: for=1.1.1.1\r\n\r\n";
+         X-Forwarded-Proto: http\r\nX-Real-IP: 1.1.1.2\r\nForwarded: for=1.1.1.1\r\n\r\n";
 
     #[test]
     fn a_strangers_claims_are_replaced() {
         assert_eq!(
             forwarded(CLAIMS, "::ffff:10.0.0.9", false),
             [
+                "X-Real-IP: 10.0.0.9",
                 "X-Forwarded-For: 10.0.0.9",
                 "X-Forwarded-Proto: https",
                 "X-Forwarded-Host: h:8443",
@@ -111,6 +121,13 @@ mod tests {
                 "Forwarded: for=10.0.0.9;host=\"h:8443\";proto=https",
             ]
         );
+    }
+
+    #[test]
+    fn the_real_address_is_the_first_hop_that_is_believed() {
+        let head = "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.1.1.1, 2.2.2.2\r\n\r\n";
+        assert_eq!(forwarded(head, "10.0.0.9", true)[0], "X-Real-IP: 1.1.1.1");
+        assert_eq!(forwarded(head, "10.0.0.9", false)[0], "X-Real-IP: 10.0.0.9");
     }
 
     #[test]
@@ -127,6 +144,7 @@ mod tests {
             forwarded(CLAIMS, "2001:db8::1", true),
             [
                 "X-Forwarded-Proto: http",
+                "X-Real-IP: 1.1.1.2",
                 "X-Forwarded-For: 1.1.1.1, 2001:db8::1",
                 "X-Forwarded-Host: h:8443",
                 "X-Forwarded-Port: 8443",
