@@ -56,6 +56,11 @@ impl Passage {
         Self { unwrap: true, ..Self::new(body) }
     }
 
+    /// Whether what goes on is less than what comes.
+    pub fn unwraps(&self) -> bool {
+        self.unwrap
+    }
+
     pub fn is_done(&self) -> bool {
         match &self.rest {
             Rest::Nothing => true,

@@ -126,6 +126,9 @@ impl Flight<'_> {
         }
         if let Some(line) = self.set_cookie {
             edits.add("Set-Cookie", line.as_bytes());
+            if head.value("cache-control").is_none() {
+                edits.add("Cache-Control", b"private".as_slice());
+            }
         }
         let mut out = Vec::with_capacity(1024);
         write_response(&mut out, head, &edits);
@@ -159,20 +162,19 @@ impl Flight<'_> {
                     break;
                 }
                 let part = &inlet.held()[portion.pass];
-                if out.is_empty() {
+                if out.is_empty() && !passage.unwraps() {
                     self.to_client(part).await.map_err(Answered::ClientGone)?;
                 } else {
-                    // The head goes out together with the first of its body.
+                    // The head goes out with the first of its body, and small chunks together.
                     out.extend_from_slice(part);
-                    self.to_client(&out).await.map_err(Answered::ClientGone)?;
-                    out = Vec::new();
                 }
                 inlet.take(portion.used);
                 moved += portion.used;
             }
             if !out.is_empty() {
                 self.to_client(&out).await.map_err(Answered::ClientGone)?;
-                out = Vec::new();
+                // Where nothing is gathered any more, nor is memory held.
+                if passage.unwraps() { out.clear() } else { out = Vec::new() }
             }
             if passage.is_done() {
                 return Ok(());
