@@ -7,7 +7,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use common::http::{Reader, Server, ok};
-use common::web::Web;
+use common::web::{Shape, Web, config};
 
 #[test]
 fn a_client_that_has_left_already_is_not_served_under_a_name_of_its_own() {
@@ -71,4 +71,25 @@ fn no_trailer_says_what_a_head_was_judged_by() {
     }
     // Only whole requests were seen.
     assert_eq!(server.heads().len(), 2);
+}
+
+#[test]
+fn whom_a_listener_trusts_may_change_between_two_requests() {
+    let server = Server::answering(|_| ok("x"));
+    let web = Web::before(&[&server]);
+    let mut client = Reader::connect(web.address);
+    let request = "GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 6.6.6.6, 7.7.7.7\r\n\r\n";
+    client.send(request);
+    client.response("GET");
+    let shape = Shape { listener: "trusted = [\"127.0.0.0/8\"]", ..Shape::default() };
+    web.standpipe.reload(&config(web.address, &[&server], &shape));
+    client.send(request);
+    client.response("GET");
+    let heads = server.heads();
+    for (name, before, after) in [
+        ("x-forwarded-for", "127.0.0.1", "6.6.6.6, 7.7.7.7, 127.0.0.1"),
+        ("x-real-ip", "127.0.0.1", "6.6.6.6"),
+    ] {
+        assert_eq!([heads[0].all(name), heads[1].all(name)], [[before], [after]]);
+    }
 }

@@ -4,13 +4,13 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::http::{Reader, Server, ok};
 use common::web::{Shape, Web};
-use common::ws;
+use common::{tls, ws};
 
 /// Sends one request and gives back the answer's status.
 fn status(web: &Web, request: &str) -> u16 {
@@ -72,6 +72,41 @@ fn s1_nothing_sent_early_reaches_a_server_that_did_not_agree() {
         assert!(seen.starts_with("GET /chat"), "{seen}");
         assert!(!seen.contains("/admin"), "{seen}");
     }
+}
+
+#[test]
+fn s1_what_came_with_an_upgrade_to_nowhere_is_no_request() {
+    let server = ws::echo_server("a");
+    let address = common::address();
+    let config = common::web::config(address, &[&server], &Shape::default())
+        .replace("path = \"/\"", "path = \"/chat\"");
+    let web = Web { standpipe: common::Standpipe::start(&config), address };
+    let mut client = Reader::connect(web.address);
+    client.send(ws::request("/nowhere") + "GET /chat HTTP/1.1\r\nHost: x\r\n\r\n");
+    let answer = client.response("GET");
+    assert_eq!((answer.status, answer.header("connection")), (404, Some("close")));
+    assert!(client.at_end());
+    assert_eq!(server.accepted(), 0);
+}
+
+#[test]
+fn s1_too_much_sent_early_is_refused() {
+    let server = ws::echo_server("a");
+    let scene = tls::Scene::new("l7", "", server.address, "", &[]);
+    let mut client = tls::connect(scene.at, &scene.client(), "web.example").expect("a handshake");
+    // Of plain bytes no more is read than a head may need; records are opened whole.
+    let mut early = ws::request("/chat").into_bytes();
+    early.resize(16 << 10, b'x');
+    client.write_all(&early).expect("one full record");
+    client.write_all(&[b'x'; 1000]).expect("and another");
+    let mut answer = Vec::new();
+    let _ = client.read_to_end(&mut answer);
+    assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&answer));
+    common::wait_until("it is counted", || {
+        let labels = [("side", "client"), ("cause", "early_too_much")];
+        scene.standpipe.metric("standpipe_connections_ended_total", &labels) == 1.0
+    });
+    assert_eq!(server.accepted(), 0);
 }
 
 #[test]
@@ -388,4 +423,26 @@ fn subprotocols_and_extensions_pass_and_rsv1_is_legal_only_where_agreed() {
     client.send(ws::raw_frame(0xc1, true, b"compressed"));
     let close = ws::read_frame(&mut client).expect("a Close");
     assert_eq!(close.close_code(), Some(1002));
+}
+
+#[test]
+fn an_extension_nobody_here_understands_is_offered_only_where_bytes_are_relayed() {
+    let offer = "Sec-WebSocket-Extensions: x-mux; a=1, permessage-deflate\r\n";
+    for (relay, offered, status) in
+        [("frames", "permessage-deflate", 502), ("bytes", "x-mux; a=1, permessage-deflate", 101)]
+    {
+        let (server, seen) = recording(Box::leak(
+            ws::switching("Sec-WebSocket-Extensions: x-mux\r\n").into_boxed_str(),
+        ));
+        let route = format!("relay = \"{relay}\"");
+        let web = Web::shaped(&[&server], Shape { route: &route, ..Shape::default() });
+        // A server that agrees to it all the same is not believed.
+        let connection = "Connection: Upgrade\r\n";
+        let nominating = "Connection: Upgrade, Sec-WebSocket-Key, Sec-WebSocket-Extensions\r\n";
+        let request = ws::request_with("/", offer).replace(connection, nominating);
+        assert_eq!(self::status(&web, &request), status, "{relay}");
+        let seen = String::from_utf8_lossy(&seen.lock().unwrap()).into_owned();
+        assert!(seen.contains(&format!("Sec-WebSocket-Extensions: {offered}\r\n")), "{seen}");
+        assert!(seen.contains("Sec-WebSocket-Key: "), "{seen}");
+    }
 }

@@ -116,6 +116,20 @@ pub fn request<'a>(head: &RequestHead<'a>) -> Result<Option<UpgradeRequest<'a>>,
 }
 
 impl<'a> UpgradeRequest<'a> {
+    /// Withdraws every extension but the one whose frames are understood here: any other could give
+    /// a meaning to bits that a relay of frames must refuse. What is left of the offer, to go on in
+    /// place of the one in `head`; `None`: all of it is.
+    pub fn narrow(&mut self, head: &RequestHead<'a>) -> Option<Vec<u8>> {
+        let offered = self.extensions.len();
+        self.extensions.retain(|name| name.eq_ignore_ascii_case(DEFLATE));
+        if self.extensions.len() == offered {
+            return None;
+        }
+        let known = |element: &&[u8]| extension_name(element).eq_ignore_ascii_case(DEFLATE);
+        let elements = fields::elements(&head.fields, "sec-websocket-extensions");
+        Some(elements.filter(known).collect::<Vec<_>>().join(&b", "[..]))
+    }
+
     /// Judges the answer to this request.
     pub fn answer<'b>(&self, head: &ResponseHead<'b>) -> Result<Agreed<'b>, AnswerFault> {
         if head.status != 101 {
@@ -142,7 +156,7 @@ impl<'a> UpgradeRequest<'a> {
                 return Err(AnswerFault::Extension);
             }
             // Agreed twice it would be two transformations of one message.
-            let is_deflate = name.eq_ignore_ascii_case(b"permessage-deflate");
+            let is_deflate = name.eq_ignore_ascii_case(DEFLATE);
             if is_deflate && std::mem::replace(&mut deflate, true) {
                 return Err(AnswerFault::Extension);
             }
@@ -202,8 +216,11 @@ fn is_websocket_alone(all: &[Field<'_>]) -> bool {
 /// Names only. A quoted comma in a parameter would make a name that no one offered, or that is no
 /// token, and is refused as such.
 fn extension_names<'a, 'f>(all: &'f [Field<'a>]) -> impl Iterator<Item = &'a [u8]> + 'f {
-    fields::elements(all, "sec-websocket-extensions")
-        .map(|element| element.split(|byte| *byte == b';').next().map_or(element, fields::trim))
+    fields::elements(all, "sec-websocket-extensions").map(extension_name)
+}
+
+fn extension_name(element: &[u8]) -> &[u8] {
+    element.split(|byte| *byte == b';').next().map_or(element, fields::trim)
 }
 
 fn key_is_legal(key: &[u8]) -> bool {
@@ -218,6 +235,8 @@ fn encoded<const N: usize>(bytes: &[u8]) -> [u8; N] {
     out
 }
 
+/// The extension that is understood: its frames may have RSV1.
+const DEFLATE: &[u8] = b"permessage-deflate";
 /// Subprotocols, and extensions, that one request may offer: the answer is compared with each.
 const OFFERS_MAX: usize = 64;
 

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::plan::{Listener, Service};
+use crate::config::plan::{Listener, Relay, Service};
 use crate::core::{Core, Guard};
 use crate::meter::{Cause, Ending, Handshake, Stage};
 use crate::proto::http::{Body, Connection, HeadLimits, RequestHead, parse_request};
@@ -44,8 +44,12 @@ struct Visit<'a> {
     address: IpAddr,
     /// Port it came in by.
     port: u16,
+    /// Who the socket says it is: a balancer, where a PROXY header told of another.
+    direct: Option<IpAddr>,
     /// Its forwarding headers are believed.
     trusted: bool,
+    /// Its listener has left the file: there is no next request.
+    is_last: bool,
 }
 
 /// A request that may go on, and where to.
@@ -91,11 +95,12 @@ pub async fn serve(
     let address = canonical(peer.ip());
     let direct = if front.told.is_some() { socket::peer(client.fd()) } else { Some(peer) };
     let direct = direct.map(|peer| canonical(peer.ip()));
-    let trusted =
-        direct.is_some_and(|ip| conn.listener.trusted.iter().any(|net| net.contains(&ip)));
+    let trusted = direct.is_some_and(|ip| trusts(&conn.listener, ip));
     let inlet = Inlet::new(std::mem::take(&mut front.tail));
     let client = Channel::new(client);
-    let mut visit = Visit { core, conn, client, inlet, front, address, port, trusted };
+    let is_last = false;
+    let mut visit =
+        Visit { core, conn, client, inlet, front, address, port, direct, trusted, is_last };
     // A head that comes too late is answered.
     guard.keep_speaking();
     let mut first = Some(guard);
@@ -240,15 +245,18 @@ impl Visit<'_> {
             After::Refuse(refusal, manner.clone(), Ending::client(stage, cause))
         };
         let wants = upgrade::request(&head);
+        let keep_alive = head.keep_alive && !self.is_last;
         let rule = choose::rule(l7, &head).map_err(|(refusal, cause)| {
-            if cause == Cause::NoRoute && head.keep_alive && head.body.is_empty() {
+            // What came with an upgrade is no request.
+            let is_clear = head.body.is_empty() && (!head.upgrade || self.inlet.is_empty());
+            if cause == Cause::NoRoute && keep_alive && is_clear {
                 return After::Decline(refusal, manner.clone());
             }
             refuse(refusal, Stage::Route, cause)
         })?;
         let terms = &conn.birth.terms[rule];
         let count = |result| terms.route.handshakes.count(result);
-        let wants = wants.map_err(|fault| {
+        let mut wants = wants.map_err(|fault| {
             count(Handshake::Invalid);
             let refusal = Refusal::new(fault.status(), sentence_of(fault));
             let invalid = fault != RequestFault::Version;
@@ -279,16 +287,18 @@ impl Visit<'_> {
         let mut out = Vec::with_capacity(bytes.len() + 512);
         let upgrades = wants.is_some();
         let onward = if upgrades { Connection::Upgrade } else { Connection::Silent };
-        self.rewrite(&head, onward, &manner.id, &mut out);
-        let mut asked = Asked::new(&head, manner);
+        let policed = wants.as_mut().filter(|_| terms.relay == Relay::Frames);
+        let offer = policed.and_then(|wants| wants.narrow(&head));
+        self.rewrite(&head, onward, &manner.id, offer, &mut out);
+        let mut asked = Asked { keep_alive, ..Asked::new(&head, manner) };
         if head.body == Body::Chunked {
             asked.refused = self.own_names();
         }
         Ok(Judged { asked, out, wants, place })
     }
 
-    /// A keep-alive client sees the present state of the pools with every request; its listener
-    /// stays the one it came in by for as long as that exists.
+    /// A keep-alive client sees the present state of the pools with every request. Its listener
+    /// stays the one it came in by; where that is no more, this request is its last.
     fn refresh(&mut self) {
         let snapshot = self.core.snapshot();
         if snapshot.version == self.conn.snapshot.version {
@@ -296,14 +306,16 @@ impl Visit<'_> {
         }
         let listeners = &snapshot.plan.listeners;
         let found = listeners.iter().position(|listener| listener.name == self.conn.listener.name);
-        if let Some(index) = found
-            && matches!(listeners[index].service, Service::L7(_))
-        {
-            self.conn.listener = Arc::clone(&listeners[index]);
-            self.conn.listener_index = index;
-            self.conn.birth = self.core.with_table(|table| Rc::clone(&table.births[index]));
-            self.conn.snapshot = snapshot;
-        }
+        let found = found.filter(|index| matches!(listeners[*index].service, Service::L7(_)));
+        let Some(index) = found else {
+            self.is_last = true;
+            return;
+        };
+        self.conn.listener = Arc::clone(&listeners[index]);
+        self.conn.listener_index = index;
+        self.conn.birth = self.core.with_table(|table| Rc::clone(&table.births[index]));
+        self.conn.snapshot = snapshot;
+        self.trusted = self.direct.is_some_and(|ip| trusts(&self.conn.listener, ip));
     }
 
     fn manner(&self, head: Option<&RequestHead<'_>>) -> Manner {
@@ -374,6 +386,10 @@ fn port_of(listener: &Listener, client: RawFd) -> u16 {
         return first;
     }
     socket::local(client).map_or(0, |local| local.port())
+}
+
+fn trusts(listener: &Listener, peer: IpAddr) -> bool {
+    listener.trusted.iter().any(|net| net.contains(&peer))
 }
 
 fn limits(listener: &Listener) -> HeadLimits {

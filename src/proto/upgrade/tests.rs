@@ -161,6 +161,34 @@ fn only_what_was_offered_is_agreed() {
 }
 
 #[test]
+fn an_unknown_extension_is_withdrawn_and_cannot_be_agreed() {
+    let narrowed = |line: &str| {
+        let head = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n{line}\r\n\r\n", GOOD.join("\r\n"));
+        let head = parse_request(head.as_bytes(), &HeadLimits::default()).unwrap();
+        let mut offer = request(&head).unwrap().unwrap();
+        let left = offer.narrow(&head).map(|line| String::from_utf8(line).unwrap());
+        let agreed = answered(&offer, SWITCH, &[YES[0], YES[1], YES[2], EXTENSION_X]);
+        assert_eq!(agreed, Err(AnswerFault::Extension), "{line}");
+        left
+    };
+    const EXTENSION_X: &str = "Sec-WebSocket-Extensions: x-mux";
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(narrowed("A: b"), None);
+    assert_eq!(
+        narrowed("Sec-WebSocket-Extensions: permessage-deflate; a, Permessage-Deflate"),
+        None
+    );
+    assert_eq!(
+        narrowed(
+            "Sec-WebSocket-Extensions: x-mux; a=1, permessage-deflate; b=2\r\n\
+                  sec-websocket-extensions: permessage-bzip, permessage-deflate"
+        ),
+        some("permessage-deflate; b=2, permessage-deflate")
+    );
+    assert_eq!(narrowed("Sec-WebSocket-Extensions: x-mux"), some(""));
+}
+
+#[test]
 fn what_we_write_we_believe() {
     let key = make_key([7; 16]);
     let mut out = Vec::new();

@@ -13,19 +13,26 @@ use super::Visit;
 
 /// The name a request has in our answers, in the server's head and in the log.
 const REQUEST_ID: &str = "X-Request-Id";
+const EXTENSIONS: &str = "Sec-WebSocket-Extensions";
 /// Bytes of an id that a trusted peer gave.
 const ID_BYTES_MAX: usize = 128;
 
 impl Visit<'_> {
-    /// The head as it goes on to the server.
+    /// The head as it goes on to the server. `offer`: extensions to offer instead of the client's.
     pub(super) fn rewrite(
         &self,
         head: &RequestHead<'_>,
         connection: Connection,
         id: &str,
+        offer: Option<Vec<u8>>,
         out: &mut Vec<u8>,
     ) {
         let mut edits = Edits::new(connection);
+        match offer {
+            Some(none) if none.is_empty() => edits.remove(EXTENSIONS),
+            Some(offer) => edits.set(EXTENSIONS, offer),
+            None => {}
+        }
         edits.set(REQUEST_ID, id.as_bytes());
         let (client, tls) = (self.address, self.client.is_tls());
         let origin = Origin { client, port: self.port, tls, trusted: self.trusted };
