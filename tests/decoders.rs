@@ -3,6 +3,8 @@
 
 #[path = "../fuzz/checks.rs"]
 mod checks;
+#[path = "../fuzz/requests.rs"]
+mod requests;
 
 use fastrand::Rng;
 use proptest::prelude::*;
@@ -201,6 +203,158 @@ fn proxy_header(rng: &mut Rng) -> Vec<u8> {
     }
     out.extend_from_slice(&b"tail"[..rng.usize(0..5)]);
     damaged(rng, out, 0)
+}
+
+/// A head of `start` with most of `good` and some of `odd`.
+fn lines(rng: &mut Rng, start: &str, good: &[&str], odd: &[&str]) -> String {
+    let mut text = start.to_owned() + "\r\n";
+    for line in good {
+        match rng.u8(0..24) {
+            0 => continue,
+            1 => text += &format!("{}\r\n", line.to_ascii_uppercase()),
+            2 => text += &format!("{line}\r\n{line}\r\n"),
+            _ => text += &format!("{line}\r\n"),
+        }
+    }
+    for _ in 0..[0, 0, 1, 2][rng.usize(0..4)] {
+        text += &format!("{}\r\n", odd[rng.usize(0..odd.len())]);
+    }
+    text + "\r\n"
+}
+
+fn handshake(rng: &mut Rng) -> Vec<u8> {
+    let asks = [
+        "Host: x",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Protocol: a, b",
+        "Sec-WebSocket-Extensions: x-mux; a=1, permessage-deflate; b",
+    ];
+    let agrees = [
+        "Upgrade: websocket",
+        "Connection: keep-alive, upgrade",
+        "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+        "Sec-WebSocket-Protocol: b",
+    ];
+    let odd = [
+        "Upgrade: h2c",
+        "Upgrade: , websocket ,",
+        "Connection: ,,",
+        "Connection: close",
+        "Content-Length: 0",
+        "Content-Length: 1",
+        "Transfer-Encoding: chunked",
+        "Sec-WebSocket-Version: 8",
+        "Sec-WebSocket-Protocol: c",
+        "Sec-WebSocket-Protocol: a b",
+        "Sec-WebSocket-Extensions: permessage-deflate",
+        "Sec-WebSocket-Extensions: Permessage-Deflate; c, x-mux",
+        "Sec-WebSocket-Extensions: x; y=\"a, b\"",
+    ];
+    let start = ["GET / HTTP/1.1", "GET / HTTP/1.1", "POST / HTTP/1.1", "GET / HTTP/1.0"];
+    let status = ["HTTP/1.1 101 Switching Protocols", "HTTP/1.1 101", "HTTP/1.1 200 OK"];
+    let (first, second) = (rng.usize(0..4), rng.usize(0..4));
+    let asked = lines(rng, start[first.min(second)], &asks, &odd);
+    let answer = lines(rng, status[first.min(second).min(2)], &agrees, &odd);
+    damaged(rng, (asked + &answer).into_bytes(), 0)
+}
+
+/// A few of `parts`, one after the other, with a little damage.
+fn strung(rng: &mut Rng, parts: &[&str]) -> Vec<u8> {
+    let count = rng.usize(0..9);
+    let text: String = (0..count).map(|_| parts[rng.usize(0..parts.len())]).collect();
+    damaged(rng, text.into_bytes(), 0)
+}
+
+fn target(rng: &mut Rng) -> Vec<u8> {
+    let start = ["/", "/", "/", "http://h", "HTTPS://h:1/", "*", ""][rng.usize(0..7)];
+    let parts = [
+        "/", "admin", "a", "b", ".", "..", "%2e", "%2F", "%61dmin", ";", "%3b", "%5c", "\\", "?",
+        "#", "%", "%2", "%00", "=", "\u{e9}", " ",
+    ];
+    [start.as_bytes(), &strung(rng, &parts)].concat()
+}
+
+fn cookie(rng: &mut Rng) -> Vec<u8> {
+    let tokens = requests::tokens();
+    let token = String::from_utf8_lossy(&tokens[rng.usize(0..tokens.len())]).into_owned();
+    let parts = [
+        "sp",
+        "sp=",
+        "=",
+        ";",
+        "; ",
+        " ",
+        "\"",
+        "a=b",
+        &token,
+        &token,
+        "sp=\"",
+        "sp=forged",
+        "SP=",
+    ];
+    strung(rng, &parts)
+}
+
+fn query(rng: &mut Rng) -> Vec<u8> {
+    let parts = ["room", "=", "&", "a%20b", "a+b", "%6foom", "r%6Fom", "7", "%", "%zz", "+", "a b"];
+    strung(rng, &parts)
+}
+
+fn host(rng: &mut Rng) -> Vec<u8> {
+    let parts = [
+        "example.org",
+        "EXAMPLE.org",
+        ".",
+        "a",
+        "*.",
+        "[",
+        "]",
+        "[2001:db8::1]",
+        "[2001:DB8:0::1]",
+        "10.0.0.1",
+        ":",
+        ":80",
+        ":123456",
+        "@",
+        "/",
+        "_-",
+    ];
+    let count = rng.usize(0..4);
+    let text: String = (0..count).map(|_| parts[rng.usize(0..parts.len())]).collect();
+    damaged(rng, text.into_bytes(), 0)
+}
+
+#[test]
+fn handshakes() {
+    seeded(5_000, noise, requests::handshake);
+    seeded(30_000, handshake, requests::handshake);
+}
+
+#[test]
+fn targets() {
+    seeded(20_000, noise, requests::target);
+    seeded(30_000, target, requests::target);
+}
+
+#[test]
+fn cookies() {
+    seeded(5_000, noise, requests::cookie);
+    seeded(10_000, cookie, requests::cookie);
+}
+
+#[test]
+fn queries() {
+    seeded(20_000, noise, requests::query);
+    seeded(30_000, query, requests::query);
+}
+
+#[test]
+fn hosts() {
+    seeded(20_000, noise, requests::host);
+    seeded(30_000, host, requests::host);
 }
 
 #[test]
