@@ -164,6 +164,24 @@ fn an_answer_that_stops_in_the_middle_falls_to_the_idle_time() {
 }
 
 #[test]
+fn an_answer_beside_a_body_that_stops_is_seen_to_be_cut() {
+    // Its end is the connection's: only a reset tells that this is none.
+    let server = Server::scripted(|mut reader| {
+        reader.head();
+        reader.send("HTTP/1.1 200 OK\r\n\r\nso far");
+        reader.rest();
+    });
+    let web = with_timeouts(&server, "request = \"1s\"");
+    let mut client = common::connect(web.address);
+    let request = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc";
+    client.write_all(request.as_bytes()).expect("sent");
+    let mut answer = Vec::new();
+    let outcome = client.read_to_end(&mut answer);
+    assert!(answer.ends_with(b"so far"));
+    assert_eq!(outcome.expect_err("a reset").kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[test]
 fn what_comes_after_an_early_answer_is_waited_for_once() {
     let server = Server::scripted(|mut reader| {
         reader.head();

@@ -224,18 +224,28 @@ impl Serving<'_> {
         told: bool,
     ) -> After {
         let client = |cause| After::End(Ending::client(Stage::Http, cause));
+        let fell_short = || self.core.with_server(served.id, |counters| counters.resets.inc());
+        if let (Answered::Missing { cause, .. }, true) = (&answered, told) {
+            fell_short();
+            return After::End(Ending::server(Stage::Http, *cause));
+        }
         match (answered, sent) {
             (Answered::Missing { .. }, Sent::ClientGone(cause @ Cause::Timeout)) => {
                 self.terms.route.answers.count(408, true);
                 let refusal = Refusal::new(408, "The request's body did not come in time.");
                 After::Refuse(refusal, asked.manner.clone(), Ending::client(Stage::Http, cause))
             }
+            (Answered::Cut(_), Sent::ClientGone(cause)) => {
+                self.client.abort();
+                client(cause)
+            }
             (_, Sent::ClientGone(cause)) | (Answered::ClientGone(cause), _) => client(cause),
             (Answered::Whole { reusable, keep }, sent) => {
                 if reusable && sent == Sent::Whole {
                     self.keep(served);
                 }
-                if keep && sent == Sent::Whole { After::Again } else { client(Cause::Done) }
+                let is_clear = matches!(sent, Sent::Whole | Sent::Declined);
+                if keep && is_clear { After::Again } else { client(Cause::Done) }
             }
             (Answered::Missing { .. }, Sent::Bad) => {
                 self.terms.route.answers.count(400, true);
@@ -253,10 +263,7 @@ impl Serving<'_> {
             (Answered::Missing { cause, .. }, sent) => {
                 let ending = Ending::server(Stage::Http, cause);
                 let refusal = flight::refusal(cause);
-                self.core.with_server(served.id, |counters| counters.resets.inc());
-                if told {
-                    return After::End(ending);
-                }
+                fell_short();
                 self.terms.route.answers.count(refusal.status, true);
                 if asked.keep_alive && sent != Sent::Running {
                     After::Decline(refusal, asked.manner.clone())

@@ -92,6 +92,7 @@ impl Flight<'_> {
 
     /// A 101: the answer to a legal upgrade that it fits, or nothing we believe.
     async fn switch(&self, head: &ResponseHead<'_>, used: usize) -> Answered {
+        self.server_guard.clear(Lane::Read);
         let bad = Answered::Missing { cause: Cause::UpgradeBad, silent: false };
         let Some(Ok(agreed)) = self.upgrade.map(|upgrade| upgrade.answer(head)) else {
             return bad;
@@ -188,7 +189,9 @@ impl Flight<'_> {
                 Ok(0) => (self.server_guard.late().unwrap_or(Cause::Cut), true),
                 Err(error) => (cause(&self.server_guard, &error), false),
             };
-            let in_order = has_ended && cause == Cause::Cut && passage.may_end();
+            // Where the body went wrong, it was us who ended the server.
+            let by_us = matches!(self.sent.get(), Sent::ClientGone(_) | Sent::Bad);
+            let in_order = has_ended && !by_us && cause == Cause::Cut && passage.may_end();
             return match self.client_guard.left() {
                 Some(left) => Err(Answered::ClientGone(left)),
                 None if in_order => Ok(()),
