@@ -215,34 +215,41 @@ fn what_comes_after_an_early_answer_is_waited_for_once() {
     });
 }
 
+/// A client sends `request`, reads as much as `first` if the server said that, and leaves.
+fn leave_waiting(request: &str, first: &'static str, reset: bool) {
+    let (server, ends) = patient(first);
+    let web = Web::before(&[&server]);
+    let mut client = Reader::connect(web.address);
+    client.send(request);
+    std::thread::sleep(Duration::from_millis(300));
+    if !first.is_empty() {
+        client.head().expect("the beginning of an answer");
+    }
+    if reset {
+        socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).expect("set");
+    }
+    drop(client);
+    // The server would have answered after a minute.
+    ends.recv_timeout(10 * SECOND).expect("its connection ended before");
+    common::wait_until("the client's end is counted", || {
+        let labels = [("side", "client"), ("cause", if reset { "reset" } else { "cut" })];
+        web.standpipe.metric("standpipe_connections_ended_total", &labels) == 1.0
+    });
+}
+
 #[test]
 fn a_client_that_leaves_while_it_waits_lets_go_of_its_server() {
     let streaming = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
-    for (request, first) in
-        [(get("/poll"), ""), (get("/events"), streaming), (ws::request("/socket"), "")]
-    {
-        for reset in [false, true] {
-            let (server, ends) = patient(first);
-            let web = Web::before(&[&server]);
-            let mut client = Reader::connect(web.address);
-            client.send(&request);
-            std::thread::sleep(Duration::from_millis(300));
-            if !first.is_empty() {
-                client.head().expect("the beginning of an answer");
+    std::thread::scope(|scope| {
+        for (request, first) in
+            [(get("/poll"), ""), (get("/events"), streaming), (ws::request("/socket"), "")]
+        {
+            for reset in [false, true] {
+                let request = request.clone();
+                scope.spawn(move || leave_waiting(&request, first, reset));
             }
-            if reset {
-                socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).expect("");
-            }
-            drop(client);
-            // The server would have answered after a minute.
-            ends.recv_timeout(10 * SECOND).expect("its connection ended before");
-            common::wait_until("the client's end is counted", || {
-                let cause = if reset { "reset" } else { "cut" };
-                let labels = [("side", "client"), ("cause", cause)];
-                web.standpipe.metric("standpipe_connections_ended_total", &labels) == 1.0
-            });
         }
-    }
+    });
 }
 
 #[test]
