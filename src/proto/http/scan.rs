@@ -33,7 +33,7 @@ impl HeadScanner {
     pub fn scan(&mut self, bytes: &[u8], limits: &HeadLimits) -> Step<Range<usize>, HeadFault> {
         debug_assert!(self.seen <= bytes.len());
         let fresh = self.seen;
-        for lf in bytes[fresh..].iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(i, _)| i) {
+        for lf in memchr::memchr_iter(b'\n', &bytes[fresh..]) {
             let end = fresh + lf + 1;
             if let Err(fault) = self.within(end, limits) {
                 return Step::Bad(fault);

@@ -46,6 +46,8 @@ impl Flight<'_> {
     }
 
     pub(super) async fn answer(&self, inlet: &mut Inlet) -> Answered {
+        // The request has just gone out: there is nothing to read yet.
+        self.server.readable().await;
         for _ in 0..INTERIM_MAX {
             let found = match head::read(self.server, inlet, &self.limits).await {
                 Ok(found) => found,
