@@ -130,6 +130,8 @@ pub struct Flow {
     pub cold: u8,
     /// The low half of `bytes` when the sweep came by.
     pub mark: u32,
+    /// Bytes of the source that were thrown away, because nothing it says is wanted any more.
+    pub thrown: u32,
     /// The source has said its last byte, or is lost: nothing of it is read any more.
     pub ended: bool,
     /// It ended without the `close_notify` it owed: we do not vouch for its end to the sink.
@@ -151,6 +153,7 @@ impl Default for Flow {
             runs: 0,
             cold: 0,
             mark: 0,
+            thrown: 0,
             ended: false,
             cut: false,
             slow: false,

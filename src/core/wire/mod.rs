@@ -26,7 +26,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::meter::{CoreCounters, Ending};
+use crate::meter::{Cause, CoreCounters, Ending, Stage};
 use crate::sys::memory::Span;
 use crate::sys::ring::{Completion, POLL_IN, Ring, Timespec};
 
@@ -46,6 +46,9 @@ use turn::Turn;
 const DISPATCHES_MAX: usize = 1024;
 /// Scratch that one event may ask for: a long read from a TLS end, sealed anew for another.
 const EVENT_BYTES_MAX: usize = 512 << 10;
+
+/// Bytes of an end that are read for nothing before it is dropped.
+const THROWN_BYTES_MAX: u32 = 8 << 20;
 
 /// A completion that belongs to no pipe: listeners, wake-ups, young connections.
 #[derive(Debug, Clone, Copy)]
@@ -265,7 +268,7 @@ impl Wire {
         }
         let flow = &mut pipe.flows[end];
         if flow.phase == Phase::Broken || flow.ended {
-            return;
+            return self.throw_away(key, end, span.len());
         }
         if pipe.extra.is_some() {
             self.staged(key, end, span);
@@ -273,6 +276,19 @@ impl Wire {
             pipe.active = self.now;
             flow.bytes += span.len() as u64;
             flow.turn = self.turns[self.filling].push(flow.turn, key, end, span);
+        }
+    }
+
+    /// Bytes of `end` that nobody wants. They are read so that a peer hears what it was told before
+    /// its connection is gone; one that only goes on speaking is not listened to for ever.
+    fn throw_away(&mut self, key: Key, end: usize, bytes: usize) {
+        let Some(pipe) = self.slab.get_mut(key) else { return };
+        let flow = &mut pipe.flows[end];
+        flow.thrown = flow.thrown.saturating_add(bytes as u32);
+        if flow.thrown > THROWN_BYTES_MAX {
+            let late = Ending::new(closing::SIDES[end], Stage::Pipe, Cause::LingerOver);
+            let ending = pipe.ending.unwrap_or(late);
+            self.close(key, ending, How::Abort);
         }
     }
 

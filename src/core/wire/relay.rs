@@ -396,6 +396,11 @@ impl Relay {
         self.say(other(from), now, out);
     }
 
+    /// Whether what comes from an end is thrown away.
+    pub fn is_deaf(&self, from: End) -> bool {
+        self.half(from).ear != Ear::Open
+    }
+
     /// Who sent the first Close, and its code, if it had one.
     pub fn closed_by(&self) -> Option<(Side, Option<u16>)> {
         self.closed_by

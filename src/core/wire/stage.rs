@@ -159,8 +159,12 @@ impl Wire {
             pipe.active = self.now;
             return self.outgoing(key, end, span);
         };
+        let deaf = relay.is_deaf(WHO[end]);
         relay.pass(WHO[end], self.ring.memory.bytes(span), now, &mut notes);
         self.carry_out(key, end, Some(span), acts);
+        if deaf {
+            self.throw_away(key, end, span.len());
+        }
     }
 
     /// Bytes of `end` that may go on without being looked at any further; `None` if nothing is
