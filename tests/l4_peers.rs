@@ -89,8 +89,10 @@ fn redis_benchmark_runs_through() {
     let mut client = l4::reach(edge);
     client.write_all(b"PING\r\n").expect("taken");
     assert_eq!(l4::get(&client, 7), b"+PONG\r\n");
-    let flowing = [("direction", "from_client"), ("gear", "flowing")];
-    assert!(pipe.metric("standpipe_bytes_moved_total", &flowing) > 0.0);
+    // How long a benchmark takes decides which gears it passes through; that every byte of its
+    // large SETs is counted does not depend on the machine.
+    let moved = pipe.metric("standpipe_bytes_moved_total", &[("direction", "from_client")]);
+    assert!(moved > 20_000.0 * 4096.0, "{moved}");
     assert_eq!(l4::ended(&pipe, "server/pipe/reset"), 0, "{}", l4::endings(&pipe));
 }
 
