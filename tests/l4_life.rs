@@ -4,7 +4,7 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -21,8 +21,9 @@ const SERVE_AT: &str = "STANDPIPE_TEST_SERVE_AT";
 #[test]
 fn a_server_process() {
     let Ok(address) = std::env::var(SERVE_AT) else { return };
-    let listener = TcpListener::bind(&address).expect("its port");
-    let greeting = greeting_of(address.parse().expect("an address"));
+    let address = address.parse().expect("an address");
+    let listener = common::listen(address);
+    let greeting = greeting_of(address);
     for stream in listener.incoming().flatten() {
         let greeting = greeting.clone();
         std::thread::spawn(move || {
@@ -224,7 +225,7 @@ fn reloads_and_kills_in_other_pools_touch_no_byte() {
     assert_eq!(pipe.metric("standpipe_listener_faults_total", &[("listener", "edge")]), 0.0);
     let accepted = [("listener", "edge")];
     assert_eq!(pipe.metric("standpipe_listener_accepted_total", &accepted), 10.0);
-    assert!(pipe.log().contains("closes 0 pipes"), "{}", pipe.log());
+    pipe.wait_log(&["closes 0 pipes"]);
     assert!(!pipe.log().lines().any(|line| line.contains("closes ") && !line.contains("closes 0")));
 }
 

@@ -4,7 +4,7 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -153,7 +153,7 @@ fn with_all_servers_down_a_listener_may_refuse() {
     let refused = || l4::try_reach(edge, None).is_err();
     wait_until("the listener is closed", refused);
     wait_usable(&pipe, 0.0);
-    let listener = TcpListener::bind(server).expect("the server's port");
+    let listener = common::listen(server);
     std::thread::spawn(move || l4::echo_on(&listener));
     wait_until("the listener is open again", || !refused());
     l4::ask(&l4::reach(edge), b"here again");

@@ -4,7 +4,6 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use common::http::{Reader, Server, ok};
@@ -345,9 +344,7 @@ fn s13_a_head_of_one_byte_per_packet_costs_no_more_than_its_bytes_and_falls_to_i
 
 #[test]
 fn no_route_no_server_no_answer_each_has_its_status() {
-    let dead = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let dead_address = dead.local_addr().expect("its address");
-    drop(dead);
+    let dead_address = common::address();
     let mute = Server::scripted(|mut reader| {
         reader.rest();
     });

@@ -84,7 +84,7 @@ impl Accepting {
     }
 
     fn tcp_at_with(address: SocketAddr, narrow: bool) -> Accepting {
-        let listener = TcpListener::bind(address).expect("a port");
+        let listener = super::listen(address);
         if narrow {
             let socket = socket2::SockRef::from(&listener);
             socket.set_recv_buffer_size(NARROW).expect("a small buffer");

@@ -6,16 +6,19 @@
 pub mod http;
 pub mod l4;
 pub mod peers;
+pub mod process;
 pub mod tls;
 pub mod web;
 pub mod ws;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 /// How long anything that ought to happen may take before a test gives up. Generous, because the
 /// suite shares two processors with builds.
@@ -43,17 +46,29 @@ impl Standpipe {
     ) -> Standpipe {
         let mut command = Command::new(binary());
         command.envs(variables.iter().copied());
-        Standpipe::launch(command, config, files)
+        Standpipe::launch(command, config, files, None).0
+    }
+
+    /// As [`Standpipe::start`], with a log that the test reads, or does not.
+    pub fn start_read(config: &str) -> (Standpipe, ChildStderr) {
+        let piped = Some(Stdio::piped());
+        let (standpipe, log) = Standpipe::launch(Command::new(binary()), config, &[], piped);
+        (standpipe, log.expect("its standard error"))
     }
 
     /// As [`Standpipe::start`], by way of a program that becomes another (`["prlimit", …]`).
     pub fn start_by(launcher: &[&str], config: &str) -> Standpipe {
         let mut command = Command::new(launcher[0]);
         command.args(&launcher[1..]).arg(binary());
-        Standpipe::launch(command, config, &[])
+        Standpipe::launch(command, config, &[], None).0
     }
 
-    fn launch(mut command: Command, config: &str, files: &[(&str, &[u8])]) -> Standpipe {
+    fn launch(
+        mut command: Command,
+        config: &str,
+        files: &[(&str, &[u8])],
+        stderr: Option<Stdio>,
+    ) -> (Standpipe, Option<ChildStderr>) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         for (name, content) in files {
             std::fs::write(folder.path().join(name), content).expect("a file beside the config");
@@ -61,17 +76,18 @@ impl Standpipe {
         let admin = SocketAddr::from(([127, 0, 0, 1], port()));
         write_config(&folder.path().join("standpipe.toml"), config, admin);
         let log = std::fs::File::create(folder.path().join("log")).expect("a log file");
-        let child = command
+        let mut child = command
             .arg("run")
             .arg(folder.path().join("standpipe.toml"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the same log file"))
-            .stderr(log)
+            .stderr(stderr.unwrap_or_else(|| log.into()))
             .spawn()
             .expect("the standpipe binary starts");
+        let read = child.stderr.take();
         let mut standpipe = Standpipe { child, folder, admin };
         standpipe.wait_ready();
-        standpipe
+        (standpipe, read)
     }
 
     fn wait_ready(&mut self) {
@@ -105,6 +121,12 @@ impl Standpipe {
     /// Everything it wrote to standard output and standard error so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Waits until a line of the log has all of `words`: what is done is written a moment later.
+    pub fn wait_log(&self, words: &[&str]) {
+        let has_all = |line: &str| words.iter().all(|word| line.contains(word));
+        wait_until(&format!("a line with {words:?}"), || self.log().lines().any(has_all));
     }
 
     /// Sends a signal by name (`"TERM"`, `"HUP"`).
@@ -231,22 +253,32 @@ pub fn sum_metric(text: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
         .sum()
 }
 
-/// A port below the ephemeral range that was free a moment ago and that no other call in this
-/// process gets.
+/// A port that is this process's until it ends, taken or not. A socket that is bound and never
+/// listens keeps it: the kernel gives it to no outgoing connection and to nobody who binds port 0,
+/// here or in another process, while whoever names it and reuses addresses, as servers do, can
+/// listen on it, and again later. Until somebody does, a connection to it is refused.
 pub fn port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    const FIRST: u32 = 12_000;
-    const COUNT: u32 = 18_000;
-    let _ = NEXT.compare_exchange(
-        0,
-        std::process::id().wrapping_mul(7_919) % COUNT + 1,
-        Ordering::Relaxed,
-        Ordering::Relaxed,
-    );
+    static KEPT: Mutex<Vec<Socket>> = Mutex::new(Vec::new());
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_reuse_address(true).expect("an address that can be reused");
+    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    socket.bind(&any.into()).expect("a free port");
+    let bound = socket.local_addr().ok().and_then(|address| address.as_socket());
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
+    bound.expect("its number").port()
+}
+
+/// Listens where a server of the test is to be, or is to be again: who had the port before may
+/// take a moment to let go of it.
+pub fn listen(address: SocketAddr) -> TcpListener {
+    let begun = Instant::now();
     loop {
-        let port = (FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
+        match TcpListener::bind(address) {
+            Ok(listener) => return listener,
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && begun.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(e) => panic!("{address} cannot be listened on: {e}"),
         }
     }
 }

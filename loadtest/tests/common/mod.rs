@@ -4,12 +4,14 @@
 pub mod faults;
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 pub const LOAD: &str = env!("CARGO_BIN_EXE_standpipe-load");
 
@@ -100,8 +102,17 @@ pub fn ms(value: &Value, name: &str) -> f64 {
     value["latency"][name].as_f64().unwrap_or(f64::NAN) / 1e6
 }
 
+/// A port that is this process's until it ends, for a server that is yet to begin or never will. A
+/// socket that is bound and never listens keeps it from outgoing connections and from whoever binds
+/// port 0; a server that reuses addresses, as all do, can listen on it.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static KEPT: Mutex<Vec<Socket>> = Mutex::new(Vec::new());
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into()).unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    KEPT.lock().unwrap().push(socket);
+    port
 }
 
 /// Waits until something listens there.
