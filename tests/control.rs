@@ -3,15 +3,12 @@
 
 mod common;
 
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Output};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{Standpipe, address, connect, is_silent, peers, read_exactly, wait_until};
-use serde_json::Value;
+use common::process::{Echo, exchange, is_open, plain, pools, quiet, standpipe, text_of};
+use common::{Standpipe, address, connect, is_silent, peers, wait_until};
 
 // === check, and starts that fail ===
 
@@ -192,7 +189,7 @@ fn a_bad_file_changes_nothing_and_is_shown() {
     exchange(&mut connect(bind));
     standpipe.reload(&good);
     assert_eq!(standpipe.metric("standpipe_config_last_reload_good", &[]), 1.0);
-    assert!(standpipe.log().contains("closes 0 pipes"));
+    standpipe.wait_log(&["closes 0 pipes"]);
 }
 
 #[test]
@@ -230,8 +227,7 @@ fn a_removed_server_keeps_its_pipes_and_its_counts() {
     standpipe.reload(&both);
     assert_eq!(standpipe.metric("standpipe_server_connections", &labels), 2.0);
     assert_eq!(standpipe.metric("standpipe_server_connections_total", &labels), 2.0);
-    let log = standpipe.log();
-    assert!(log.contains("servers_removed=1") && log.contains("closes 0 pipes"), "{log}");
+    standpipe.wait_log(&["servers_removed=1", "closes 0 pipes"]);
 }
 
 #[test]
@@ -252,7 +248,7 @@ fn on_remove_close_ends_what_the_server_had() {
     assert_eq!(open, 2);
     let ended = [("cause", "server_removed")];
     assert_eq!(standpipe.metric("standpipe_connections_ended_total", &ended), 2.0);
-    assert!(standpipe.log().contains("closes 2 pipes"));
+    standpipe.wait_log(&["closes 2 pipes"]);
 }
 
 #[test]
@@ -277,72 +273,8 @@ fn listeners_come_and_go_with_the_file() {
     let foreign = taken.local_addr().unwrap().to_string();
     standpipe.reload(&two.replace(&second.to_string(), &foreign));
     assert_eq!(standpipe.metric("standpipe_config_last_reload_good", &[]), 0.0);
-    assert!(standpipe.log().contains(&foreign));
+    standpipe.wait_log(&[&foreign]);
     exchange(&mut old);
-}
-
-// === health ===
-
-#[test]
-fn a_server_that_goes_down_is_left_and_its_pipes_end_if_asked() {
-    let (one, mut two) = (Echo::start(), Echo::start());
-    let bind = address();
-    let config = format!(
-        "{}health = {{ every = \"100ms\", timeout = \"500ms\", rise = 2, fall = 2 }}\n\
-         on_down = \"close\"\nslow_start = \"30s\"\n",
-        plain(bind, &[one.address, two.address])
-    );
-    let standpipe = Standpipe::start(&config);
-    let mut clients: Vec<TcpStream> = (0..4).map(|_| connect(bind)).collect();
-    clients.iter_mut().for_each(exchange);
-    two.stop_listening();
-    let whose = two.address.to_string();
-    let state = |state| [("server", whose.as_str()), ("state", state)];
-    wait_until("it is down", || standpipe.metric("standpipe_server_state", &state("down")) == 1.0);
-    wait_until("its pipes have ended", || {
-        standpipe.metric("standpipe_server_connections", &[("server", &whose)]) == 0.0
-    });
-    for _ in 0..6 {
-        exchange(&mut connect(bind));
-    }
-    assert_eq!(standpipe.metric("standpipe_server_connections_total", &[("server", &whose)]), 2.0);
-    two.listen_again();
-    wait_until("it is up", || standpipe.metric("standpipe_server_state", &state("up")) == 1.0);
-    let share = standpipe.metric("standpipe_server_share", &[("server", &whose)]);
-    assert!(share > 0.0 && share < 0.9, "it did not begin slowly: {share}");
-}
-
-#[test]
-fn an_empty_pool_closes_the_listener_if_told_to_refuse() {
-    let mut echo = Echo::start();
-    let bind = address();
-    let config = plain(bind, &[echo.address])
-        .replace("mode = \"l4\"", "mode = \"l4\"\nwhen_empty = \"refuse\"")
-        + "health = { every = \"100ms\", timeout = \"500ms\", rise = 1, fall = 1 }\n";
-    let standpipe = Standpipe::start(&config);
-    exchange(&mut connect(bind));
-    echo.stop_listening();
-    wait_until("the port is closed", || TcpStream::connect(bind).is_err());
-    assert_eq!(standpipe.metric("standpipe_listener_open", &[]), 0.0);
-    echo.listen_again();
-    wait_until("the port is open", || TcpStream::connect(bind).is_ok());
-    exchange(&mut connect(bind));
-}
-
-#[test]
-fn refused_connects_eject_a_server_without_any_check() {
-    let echo = Echo::start();
-    let bind = address();
-    let gone = address();
-    let config = plain(bind, &[echo.address, gone]).replace("least-connections", "round-robin");
-    let standpipe = Standpipe::start(&config);
-    for _ in 0..12 {
-        exchange(&mut connect(bind));
-    }
-    let whose = gone.to_string();
-    let labels = [("server", whose.as_str()), ("state", "ejected")];
-    wait_until("it is ejected", || standpipe.metric("standpipe_server_state", &labels) == 1.0);
-    assert_eq!(standpipe.metric("standpipe_server_connections", &[("server", &whose)]), 0.0);
 }
 
 // === the end ===
@@ -414,20 +346,6 @@ fn signals_under_load_touch_no_connection() {
 
 // === scenery ===
 
-/// A configuration with one l4 listener, open at its end for more keys of the pool.
-fn plain(bind: SocketAddr, servers: &[SocketAddr]) -> String {
-    let servers: Vec<String> = servers.iter().map(|s| format!("\"{s}\"")).collect();
-    format!(
-        "[listeners.edge]\nbind = [\"{bind}\"]\nmode = \"l4\"\npool = \"chat\"\n\
-         [pools.chat]\nbalance = \"least-connections\"\nservers = [{}]\n",
-        servers.join(", ")
-    )
-}
-
-fn quiet(config: &str) -> String {
-    format!("[runtime]\nworkers = 1\nadmin = \"off\"\n{config}")
-}
-
 fn ending(bind: SocketAddr, server: SocketAddr, delay: &str, timeout: &str) -> String {
     format!(
         "[runtime]\nworkers = 2\nadmin = \"{{admin}}\"\ndrain_delay = \"{delay}\"\n\
@@ -446,84 +364,4 @@ fn fails_to_start(config: &str) -> String {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(!said.contains("panicked"), "{said}");
     said
-}
-
-fn standpipe(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_standpipe")).args(arguments).output().unwrap()
-}
-
-fn text_of(output: &Output) -> String {
-    let (out, err) = (&output.stdout, &output.stderr);
-    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
-}
-
-fn pools(standpipe: &Standpipe) -> Value {
-    serde_json::from_str(&standpipe.admin_get("/pools").1).unwrap()
-}
-
-/// A few bytes there and back.
-fn exchange(client: &mut TcpStream) {
-    client.write_all(b"are you there").unwrap();
-    assert_eq!(read_exactly(client, 13), b"are you there");
-}
-
-fn is_open(client: &mut TcpStream) -> bool {
-    let mut byte = [0];
-    let _ = client.write_all(b"x");
-    matches!(client.read(&mut byte), Ok(1))
-}
-
-/// A server that sends back what it gets.
-struct Echo {
-    address: SocketAddr,
-    listening: Arc<AtomicBool>,
-}
-
-impl Echo {
-    fn start() -> Self {
-        let mut echo = Self { address: address(), listening: Arc::default() };
-        echo.listen_again();
-        echo
-    }
-
-    fn listen_again(&mut self) {
-        self.listening = Arc::new(AtomicBool::new(true));
-        let listening = self.listening.clone();
-        let listener = TcpListener::bind(self.address).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        std::thread::spawn(move || {
-            while listening.load(Ordering::Relaxed) {
-                match listener.accept() {
-                    Ok((stream, _)) => {
-                        std::thread::spawn(move || send_back(stream));
-                    }
-                    Err(_) => std::thread::sleep(Duration::from_millis(5)),
-                }
-            }
-        });
-    }
-
-    /// Closes the port; connections live on.
-    fn stop_listening(&self) {
-        self.listening.store(false, Ordering::Relaxed);
-        wait_until("the echo server's port is closed", || {
-            TcpStream::connect(self.address).is_err()
-        });
-    }
-}
-
-impl Drop for Echo {
-    fn drop(&mut self) {
-        self.listening.store(false, Ordering::Relaxed);
-    }
-}
-
-fn send_back(mut stream: TcpStream) {
-    stream.set_nonblocking(false).unwrap();
-    let mut bytes = [0; 4096];
-    while let Ok(count @ 1..) = stream.read(&mut bytes) {
-        if stream.write_all(&bytes[..count]).is_err() {
-            return;
-        }
-    }
 }

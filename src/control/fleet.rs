@@ -1,6 +1,7 @@
 //! What there is to tell the cores: the plan in force, every pool's servers with their health, and
 //! the snapshot made of both. It decides; it sends nothing and asks nobody.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,9 @@ pub struct Fleet {
     pub plan: Arc<Plan>,
     pub registry: Registry,
     pub wards: Vec<Ward>,
+    /// Servers whose pipes the cores were told to end, why, and whether at a pace. They go on
+    /// doing so, with pipes that are yet to come as well, until told to keep them.
+    ending: HashMap<ServerId, (EndServer, bool)>,
     material: Material,
     version: u64,
 }
@@ -40,11 +44,26 @@ pub struct Fleet {
 /// What a reload asks of the cores beside the new snapshot.
 #[derive(Debug, Default)]
 pub struct Ends {
+    /// Servers that are wanted again; to be sent before the snapshot that lets them be picked.
+    pub keeps: Vec<Order>,
+    /// To be sent after the snapshot.
     pub orders: Vec<Order>,
     /// Pipes those orders will close.
     pub pipes: u64,
     /// Servers no longer in the file.
     pub removed: usize,
+}
+
+impl Ends {
+    fn add(&mut self, order: Order, registry: &Registry) {
+        match order {
+            Order::EndServer { id, .. } => {
+                self.pipes += registry.known(id).live();
+                self.orders.push(order);
+            }
+            _ => self.keeps.push(order),
+        }
+    }
 }
 
 impl Fleet {
@@ -53,8 +72,12 @@ impl Fleet {
         let plan = Arc::new(plan);
         let mut registry = Registry::new(cores);
         let wards = plan.pools.iter().map(|pool| Ward::admit(pool, &mut registry)).collect();
-        let mut fleet = Self { plan, registry, wards, material, version: 0 };
+        let ending = HashMap::new();
+        let mut fleet = Self { plan, registry, wards, ending, material, version: 0 };
         fleet.regroup(Duration::ZERO);
+        // What a server drained from the start gets is wanted there: its sticky clients.
+        let all: Vec<ServerId> = fleet.wards.iter().flat_map(|ward| ward.ids.clone()).collect();
+        all.into_iter().for_each(|id| drop(fleet.settle_pipes(id)));
         fleet
     }
 
@@ -77,53 +100,65 @@ impl Fleet {
         self.ends(&before)
     }
 
-    /// The servers `before` had and this plan has not, and those it began to drain.
-    fn ends(&self, before: &[(Arc<Pool>, Vec<ServerId>)]) -> Ends {
+    /// What becomes of the pipes of the servers `before` had, and of those this plan has.
+    fn ends(&mut self, before: &[(Arc<Pool>, Vec<ServerId>)]) -> Ends {
         let mut ends = Ends::default();
         for (pool, ids) in before {
             let ward = self.wards.iter().find(|ward| ward.plan.name == pool.name);
-            for (server, id) in pool.servers.iter().zip(ids) {
-                let live = self.registry.known(*id).live();
-                let place = ward.and_then(|ward| ward.ids.iter().position(|other| other == id));
-                let (over, why) = match (ward, place) {
-                    (Some(ward), Some(at)) => {
-                        if server.draining || !ward.plan.servers[at].draining {
-                            continue;
-                        }
-                        (Some(pace(ward.plan.drain, live)), EndServer::Draining)
-                    }
-                    // A pool that is gone goes by what it said when it was last seen.
-                    (ward, _) => {
-                        ends.removed += 1;
-                        let said = ward.map_or(pool, |ward| &ward.plan);
-                        let over = match said.on_remove {
-                            OnRemove::Keep => continue,
-                            OnRemove::Drain => Some(pace(said.drain, live)),
-                            OnRemove::Close => None,
-                        };
-                        (over, EndServer::Removed)
-                    }
+            // A pool that is gone goes by what it said when it was last seen.
+            let said = ward.map_or(pool, |ward| &ward.plan);
+            let (on_remove, drain) = (said.on_remove, said.drain);
+            let gone = ids.iter().filter(|id| ward.is_none_or(|ward| !ward.ids.contains(id)));
+            let gone: Vec<ServerId> = gone.copied().collect();
+            ends.removed += gone.len();
+            for id in gone {
+                let over = match on_remove {
+                    OnRemove::Keep => continue,
+                    OnRemove::Drain => Some(pace(drain, self.registry.known(id).live())),
+                    OnRemove::Close => None,
                 };
-                ends.pipes += live;
-                ends.orders.push(Order::EndServer { id: *id, over, why });
+                let order = self.end_server(id, over, EndServer::Removed);
+                ends.add(order, &self.registry);
+            }
+        }
+        let all: Vec<ServerId> = self.wards.iter().flat_map(|ward| ward.ids.clone()).collect();
+        for id in all {
+            if let Some(order) = self.settle_pipes(id) {
+                ends.add(order, &self.registry);
             }
         }
         ends
     }
 
     /// What a change of health asks of the server's pipes.
-    pub fn on_change(&self, change: &Change) -> Option<Order> {
-        if change.to != MemberState::Down {
-            return None;
-        }
-        let ward = self.ward(change.id)?;
-        let live = self.registry.known(change.id).live();
-        let over = match ward.plan.on_down {
-            OnDown::Keep => return None,
-            OnDown::Drain => Some(pace(ward.plan.drain, live)),
-            OnDown::Close => None,
+    pub fn on_change(&mut self, change: &Change) -> Option<Order> {
+        self.settle_pipes(change.id)
+    }
+
+    /// What is to become of the pipes of a server that is in the file, unless it was told already:
+    /// they end while it is down or drains, and stay once it is wanted again.
+    fn settle_pipes(&mut self, id: ServerId) -> Option<Order> {
+        let ward = self.ward(id)?;
+        let at = ward.ids.iter().position(|other| *other == id)?;
+        let paced = || Some(pace(ward.plan.drain, self.registry.known(id).live()));
+        let draining = ward.plan.servers[at].draining.then(|| (EndServer::Draining, paced()));
+        let wish = match (ward.checkup.state(id), ward.plan.on_down) {
+            (Some(MemberState::Down), OnDown::Drain) => Some((EndServer::Down, paced())),
+            (Some(MemberState::Down), OnDown::Close) => Some((EndServer::Down, None)),
+            _ => draining,
         };
-        Some(Order::EndServer { id: change.id, over, why: EndServer::Down })
+        match wish {
+            Some((why, over)) => {
+                let told = self.ending.get(&id) == Some(&(why, over.is_some()));
+                (!told).then(|| self.end_server(id, over, why))
+            }
+            None => self.ending.remove(&id).map(|_| Order::KeepServer { id }),
+        }
+    }
+
+    fn end_server(&mut self, id: ServerId, over: Option<Duration>, why: EndServer) -> Order {
+        self.ending.insert(id, (why, over.is_some()));
+        Order::EndServer { id, over, why }
     }
 
     pub fn ward(&self, id: ServerId) -> Option<&Ward> {

@@ -107,6 +107,9 @@ impl Control {
         }
         let servers_added = new.len();
         drop(new);
+        for order in &ends.keeps {
+            self.order_all(order);
+        }
         self.send_snapshot();
         for order in &ends.orders {
             self.order_all(order);

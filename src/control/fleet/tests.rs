@@ -31,6 +31,14 @@ fn reload(fleet: &mut Fleet, at: u64, servers: &str, more: &str) -> Ends {
     fleet.reload(Duration::from_secs(at), settled, material)
 }
 
+/// Why pipes are to end, if they are.
+fn why(order: Option<Order>) -> Option<EndServer> {
+    match order {
+        Some(Order::EndServer { why, .. }) => Some(why),
+        _ => None,
+    }
+}
+
 const A: &str = "\"10.0.0.1:1\"";
 const B: &str = "\"10.0.0.2:1\"";
 
@@ -127,6 +135,43 @@ fn a_server_that_goes_down_ends_its_pipes_unless_they_are_kept() {
         assert!(fleet.regroup(Duration::ZERO));
         assert_eq!(fleet.wards[0].group.members()[1].state, MemberState::Down);
     }
+}
+
+#[test]
+fn a_server_that_is_wanted_again_keeps_what_it_still_has() {
+    let health = "health = { every = \"1s\", fall = 1, rise = 1 }\non_remove = \"drain\"\n";
+    let mut fleet = fleet(&both(), health);
+    let id = fleet.wards[0].ids[0];
+    let checked = |fleet: &mut Fleet, good| {
+        let change = fleet.wards[0].checkup.checked(Duration::ZERO, id, good).unwrap();
+        fleet.on_change(&change)
+    };
+    assert_eq!(why(checked(&mut fleet, false)), Some(EndServer::Down));
+    assert!(matches!(checked(&mut fleet, true), Some(Order::KeepServer { .. })));
+    assert_eq!(why(checked(&mut fleet, false)), Some(EndServer::Down));
+    let gone = reload(&mut fleet, 1, B, health);
+    assert!(matches!(gone.orders[..], [Order::EndServer { why: EndServer::Removed, .. }]));
+    let back = reload(&mut fleet, 2, &both(), health);
+    assert!(back.orders.is_empty() && matches!(back.keeps[..], [Order::KeepServer { .. }]));
+    let draining = format!("{{ address = {A}, drain = true }}, {B}");
+    reload(&mut fleet, 3, &draining, health);
+    assert_eq!(why(checked(&mut fleet, false)), Some(EndServer::Down));
+    assert_eq!(why(checked(&mut fleet, true)), Some(EndServer::Draining));
+    assert_eq!(reload(&mut fleet, 4, &both(), health).keeps.len(), 1);
+    assert!(reload(&mut fleet, 5, &both(), health).keeps.is_empty());
+}
+
+#[test]
+fn an_operator_can_stop_the_drain_of_a_server_that_is_down() {
+    let health = "health = { every = \"1s\", fall = 1 }\n";
+    let mut fleet = fleet(&both(), health);
+    let id = fleet.wards[0].ids[0];
+    let change = fleet.wards[0].checkup.checked(Duration::ZERO, id, false).unwrap();
+    assert!(fleet.on_change(&change).is_some());
+    let kept = reload(&mut fleet, 1, &both(), &format!("on_down = \"keep\"\n{health}"));
+    assert_eq!((kept.keeps.len(), kept.orders.len(), kept.pipes), (1, 0, 0));
+    let closed = reload(&mut fleet, 2, &both(), &format!("on_down = \"close\"\n{health}"));
+    assert!(matches!(closed.orders[..], [Order::EndServer { over: None, .. }]));
 }
 
 #[test]
