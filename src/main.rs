@@ -4,6 +4,7 @@
 mod cli;
 mod start;
 
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -33,7 +34,7 @@ fn run(file: &Path) -> ExitCode {
     match start::serve(birth) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
-            eprintln!("standpipe cannot start:\n{fault}");
+            complain(&format!("standpipe cannot start:\n{fault}"));
             ExitCode::FAILURE
         }
     }
@@ -44,7 +45,7 @@ fn demo(seconds: Option<u64>) -> ExitCode {
     match standpipe::demo::run(seconds) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
-            eprintln!("standpipe demo: {fault}");
+            complain(&format!("standpipe demo: {fault}"));
             ExitCode::FAILURE
         }
     }
@@ -54,7 +55,8 @@ fn demo(seconds: Option<u64>) -> ExitCode {
 fn check(file: &Path) -> ExitCode {
     match prove(file) {
         Ok(birth) => {
-            print!("{}", start::summary(&birth));
+            // Whoever has seen enough may leave.
+            let _ = io::stdout().write_all(start::summary(&birth).as_bytes());
             ExitCode::SUCCESS
         }
         Err(mistakes) => tell(file, &mistakes),
@@ -70,8 +72,13 @@ fn prove(file: &Path) -> Result<Birth, Vec<String>> {
 
 fn tell(file: &Path, mistakes: &[String]) -> ExitCode {
     for mistake in mistakes {
-        eprintln!("{mistake}");
+        complain(mistake);
     }
-    eprintln!("{}: {} mistake(s), nothing was started", file.display(), mistakes.len());
+    complain(&format!("{}: {} mistake(s), nothing was started", file.display(), mistakes.len()));
     ExitCode::from(BAD_CONFIG)
+}
+
+/// One more line on standard error, unless nobody reads it any more.
+fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }

@@ -6,25 +6,38 @@ use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use standpipe::config::plan::{Plan, Service};
 use standpipe::config::snapshot::{CoreSeed, Order, Report};
-use standpipe::control::{self, Birth, Link, logging};
+use standpipe::control::logging::{self, Lines};
+use standpipe::control::{self, Birth, Link};
 use standpipe::core;
 use standpipe::meter::CoreCounters;
 use standpipe::sys::host::{self, Host, PIPE_KERNEL_BYTES, PIPE_USER_BYTES};
-use standpipe::sys::process;
+use standpipe::sys::process::{self, SignalMask};
 
 /// Reports under way from all cores to control. A core whose log line finds no room drops it.
 const REPORTS_MAX: usize = 65_536;
+
+/// How long the last log lines may take. Nobody may be reading.
+const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
 /// Runs a proven configuration until a signal ends it.
 ///
 /// # Errors
 /// What kept the process from serving, with its cause and cure.
 pub fn serve(birth: Birth) -> Result<(), String> {
-    logging::start(birth.plan().runtime.log.format);
+    let mask = process::block_signals().map_err(|e| format!("signals cannot be blocked: {e}"))?;
+    let lines = logging::start(birth.plan().runtime.log.format)
+        .map_err(|error| format!("a thread for the log: {error}; see `ulimit -u`"))?;
+    let outcome = run(birth, &mask, &lines);
+    lines.flush(FLUSH_WITHIN);
+    outcome
+}
+
+fn run(birth: Birth, mask: &SignalMask, lines: &Lines) -> Result<(), String> {
     for warning in &birth.warnings {
         tracing::warn!("{warning}");
     }
@@ -39,13 +52,12 @@ pub fn serve(birth: Birth) -> Result<(), String> {
         ));
     }
     announce(&host, cores);
-    let mask = process::block_signals().map_err(|e| format!("signals cannot be blocked: {e}"))?;
     let shared = Shared::make(cores).map_err(|error| {
         format!("descriptors for {cores} cores: {error}; raise the limit with `ulimit -n 65536`")
     })?;
     let (links, reports) = start_cores(&birth, shared)?;
     control::wait_ready(&reports, cores)?;
-    control::run(birth, links, reports, &mask)
+    control::run(birth, links, reports, mask, lines)
 }
 
 fn raise_limit() {

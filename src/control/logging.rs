@@ -1,7 +1,13 @@
-//! Log lines: logfmt (one `key=value` line for each event) or JSON, to standard error. Only
-//! control writes them; what a core has to say arrives here as plain data by channel.
+//! Log lines: logfmt (one `key=value` line for each event) or JSON, to standard error. Control
+//! makes them; what a core has to say arrives here as plain data by channel.
 
+mod lines;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Write as _};
+use std::io;
+use std::panic::{self, PanicHookInfo};
+use std::thread;
 use std::time::SystemTime;
 
 use tracing::field::{Field, Visit};
@@ -14,17 +20,43 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::config::plan::LogFormat;
 use crate::config::snapshot::{LogEvent, LogLine};
 
+pub use lines::Lines;
+
 /// Environment variable that filters lines, in the usual `target=level` form.
 pub const FILTER: &str = "STANDPIPE_LOG";
 
-/// Installs the process's only subscriber. A second call changes nothing.
-pub fn start(format: LogFormat) {
+/// Installs the process's only subscriber. Call it once, with signals blocked: the thread that
+/// writes must not be the one they arrive in.
+///
+/// # Errors
+/// No thread could be started.
+pub fn start(format: LogFormat) -> io::Result<Lines> {
+    let lines = Lines::begin(io::stderr())?;
     let filter = EnvFilter::try_from_env(FILTER).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let events = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(lines.clone())
+        // It would tell of its troubles on standard error itself, and panic if that is closed.
+        .log_internal_errors(false);
     let _ = match format {
-        LogFormat::Logfmt => lines.event_format(Logfmt).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).with_target(false).try_init(),
+        LogFormat::Logfmt => events.event_format(Logfmt).try_init(),
+        LogFormat::Json => events.json().flatten_event(true).with_target(false).try_init(),
     };
+    panic::set_hook(Box::new(panicked));
+    Ok(lines)
+}
+
+/// A fault of ours takes the way of all lines: the usual hook writes to standard error itself, and
+/// a core that waits there would seem to live.
+fn panicked(fault: &PanicHookInfo<'_>) {
+    let payload = fault.payload();
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    let what = text.or(payload.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    let place = fault.location().map(ToString::to_string);
+    let trace = Backtrace::capture();
+    let trace = (trace.status() == BacktraceStatus::Captured).then(|| trace.to_string());
+    let current = thread::current();
+    tracing::error!(thread = current.name(), place, trace, "panicked: {what}");
 }
 
 /// Writes a connection's line. Which connections have one was decided by their core.

@@ -22,6 +22,7 @@ families! {
     RELOADS = counter("config_reloads_total", "Reloads by result.");
     RELOAD_GOOD = gauge("config_last_reload_good", "0 if the file as it is now was refused.");
     CHECKS = counter("health_checks_total", "Active checks by result.");
+    LINES_LOST = counter("log_lines_unwritten_total", "Lines that standard error did not take.");
     STATE = gauge("server_state", "1 for the state the server is in.");
     WEIGHT = gauge("server_weight", "Weight as configured.");
     SHARE = gauge("server_share", "Part of the weight that counts now (slow start).");
@@ -68,6 +69,7 @@ fn own(control: &Control, page: &mut Page) {
     page.put(&RELOAD_GOOD, &[], flag(reloads.last_error.is_none()));
     page.put(&CHECKS, &[("result", "good")], control.checks_good as f64);
     page.put(&CHECKS, &[("result", "bad")], control.checks_bad as f64);
+    page.put(&LINES_LOST, &[], control.lines.lost() as f64);
     for (listener, open) in control.fleet.plan.listeners.iter().zip(control.fleet.open()) {
         page.put(&OPEN, &[("listener", &listener.name)], flag(open));
     }

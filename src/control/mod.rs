@@ -47,6 +47,7 @@ use admin::Ask;
 use drain::{Phase, Step, Terms};
 use fleet::Fleet;
 use health::{Checked, Checks};
+use logging::Lines;
 use material::{Keys, Material};
 use publish::Publisher;
 use watch::Watch;
@@ -150,13 +151,14 @@ pub fn run(
     links: Vec<Link>,
     reports: Receiver<Report>,
     mask: &SignalMask,
+    lines: &Lines,
 ) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("no runtime for the control thread: {error}"))?;
     runtime.block_on(async {
-        let (control, inbox) = Control::new(birth, links, reports);
+        let (control, inbox) = Control::new(birth, links, reports, lines.clone());
         control.serve(inbox, mask).await
     })
 }
@@ -166,6 +168,7 @@ struct Control {
     born: Instant,
     fleet: Fleet,
     keys: Keys,
+    lines: Lines,
     links: Vec<Link>,
     reports: Receiver<Report>,
     publisher: Publisher,
@@ -214,7 +217,12 @@ impl Signals {
 }
 
 impl Control {
-    fn new(birth: Birth, links: Vec<Link>, reports: Receiver<Report>) -> (Self, Inbox) {
+    fn new(
+        birth: Birth,
+        links: Vec<Link>,
+        reports: Receiver<Report>,
+        lines: Lines,
+    ) -> (Self, Inbox) {
         let (asks_in, asks) = mpsc::channel(64);
         let (checked_in, checked) = mpsc::channel(256);
         let (changed_in, changed) = mpsc::channel(4);
@@ -224,6 +232,7 @@ impl Control {
             born: Instant::now(),
             fleet: birth.fleet,
             keys: birth.keys,
+            lines,
             reports,
             publisher: Publisher::new(cores),
             heap: heap::Heap::default(),

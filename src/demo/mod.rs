@@ -14,7 +14,7 @@ mod tally;
 mod view;
 
 use std::future::Future;
-use std::io;
+use std::io::{self, Write};
 use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -96,7 +96,9 @@ impl Demo {
         on_a_thread("demo-servers", async move {
             match echo::serve(servers) {
                 Ok(()) => std::future::pending().await,
-                Err(error) => eprintln!("the embedded servers cannot begin: {error}"),
+                Err(error) => {
+                    let _ = writeln!(io::stderr(), "the embedded servers cannot begin: {error}");
+                }
             }
         })?;
         tokio::select! {
