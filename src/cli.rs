@@ -19,6 +19,9 @@ pub enum Command {
     Run {
         /// The configuration, in TOML
         file: PathBuf,
+        /// Listen beside another standpipe of this user, to take over from it
+        #[arg(long)]
+        share_ports: bool,
     },
     /// Show everything at once on this machine: servers, proxy, clients and a live table
     #[command(after_help = DEMO)]
@@ -56,6 +59,10 @@ A smallest configuration:
   servers = [\"10.0.0.1:9000\", \"10.0.0.2:9000\"]";
 
 const RUN: &str = "\
+Examples:
+  standpipe run edge.toml
+  standpipe run --share-ports new.toml    take over: then send SIGTERM to the old one
+
 Signals:
   SIGHUP     read the file again; a bad file changes nothing
   SIGTERM    /ready turns 503, then listeners close, then pipes are given time to end

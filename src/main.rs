@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use standpipe::config::{self, Problems};
 use standpipe::control::Birth;
+use standpipe::sys::listen::Sharing;
 
 use cli::{Cli, Command};
 
@@ -19,15 +20,15 @@ const BAD_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run { file } => run(&file),
+        Command::Run { file, share_ports } => run(&file, sharing(share_ports)),
         Command::Demo { seconds } => demo(seconds),
         Command::Check { file } => check(&file),
     }
 }
 
 /// `standpipe run FILE`.
-fn run(file: &Path) -> ExitCode {
-    let birth = match prove(file) {
+fn run(file: &Path, sharing: Sharing) -> ExitCode {
+    let birth = match prove(file, sharing) {
         Ok(birth) => birth,
         Err(mistakes) => return tell(file, &mistakes),
     };
@@ -53,7 +54,7 @@ fn demo(seconds: Option<u64>) -> ExitCode {
 
 /// `standpipe check FILE`.
 fn check(file: &Path) -> ExitCode {
-    match prove(file) {
+    match prove(file, Sharing::Alone) {
         Ok(birth) => {
             // Whoever has seen enough may leave.
             let _ = io::stdout().write_all(start::summary(&birth).as_bytes());
@@ -64,10 +65,14 @@ fn check(file: &Path) -> ExitCode {
 }
 
 /// The file, then the files it names: everything that can be wrong before anything runs.
-fn prove(file: &Path) -> Result<Birth, Vec<String>> {
+fn prove(file: &Path, sharing: Sharing) -> Result<Birth, Vec<String>> {
     let said = |problems: Problems| problems.0.iter().map(ToString::to_string).collect::<Vec<_>>();
     let loaded = config::load(file).map_err(said)?;
-    Birth::new(loaded)
+    Birth::new(loaded, sharing)
+}
+
+fn sharing(asked_for: bool) -> Sharing {
+    if asked_for { Sharing::WithKin } else { Sharing::Alone }
 }
 
 fn tell(file: &Path, mistakes: &[String]) -> ExitCode {

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender};
 use standpipe::config::plan::{Plan, Service};
 use standpipe::config::snapshot::{CoreSeed, Order, Report};
 use standpipe::control::logging::{self, Lines};
-use standpipe::control::{self, Birth, Link};
+use standpipe::control::{self, Birth, Link, ports};
 use standpipe::core;
 use standpipe::meter::CoreCounters;
 use standpipe::sys::host::{self, Host, PIPE_KERNEL_BYTES, PIPE_USER_BYTES};
@@ -52,6 +52,7 @@ fn run(birth: Birth, mask: &SignalMask, lines: &Lines) -> Result<(), String> {
         ));
     }
     announce(&host, cores);
+    ports::for_start(birth.plan(), birth.sharing)?;
     let shared = Shared::make(cores).map_err(|error| {
         format!("descriptors for {cores} cores: {error}; raise the limit with `ulimit -n 65536`")
     })?;

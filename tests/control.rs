@@ -68,6 +68,31 @@ fn a_listener_port_that_is_taken_ends_the_start_with_cause_and_cure() {
 }
 
 #[test]
+fn a_port_of_another_standpipe_is_shared_only_where_that_was_asked_for() {
+    let (one, two) = (Echo::start(), Echo::start());
+    let bind = address();
+    let mut old = Standpipe::start(&plain(bind, &[one.address]));
+    let said = fails_to_start(&plain(bind, &[two.address]));
+    assert!(said.contains(&bind.to_string()) && said.contains("--share-ports"), "{said}");
+    let wide = SocketAddr::from(([0, 0, 0, 0], bind.port()));
+    let said = fails_to_start(&plain(wide, &[two.address]));
+    assert!(said.contains("another standpipe"), "{said}");
+    let mut client = connect(bind);
+    exchange(&mut client);
+    let new = Standpipe::start_beside(&plain(bind, &[two.address]));
+    old.signal("INT");
+    let passed = || {
+        is_open(&mut connect(bind));
+        new.metric("standpipe_connections_accepted_total", &[]) >= 5.0
+    };
+    wait_until("the new one serves", passed);
+    exchange(&mut client);
+    drop(client);
+    assert_eq!(old.wait_exit().code(), Some(0));
+    (0..10).for_each(|_| exchange(&mut connect(bind)));
+}
+
+#[test]
 fn an_admin_port_that_is_taken_ends_the_start() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let admin = taken.local_addr().unwrap();
@@ -275,6 +300,25 @@ fn listeners_come_and_go_with_the_file() {
     assert_eq!(standpipe.metric("standpipe_config_last_reload_good", &[]), 0.0);
     standpipe.wait_log(&[&foreign]);
     exchange(&mut old);
+}
+
+#[test]
+fn a_reload_tells_its_own_ports_from_those_of_others() {
+    let echo = Echo::start();
+    let (bind, other, foreign) = (address(), address(), address());
+    let config = |bind| plain(bind, &[echo.address]);
+    let wide = SocketAddr::from(([0, 0, 0, 0], bind.port()));
+    let _other = Standpipe::start(&config(foreign));
+    let standpipe = Standpipe::start(&config(bind));
+    // Wider, narrower, elsewhere and back at once: nobody but ourselves is in the way.
+    for next in [wide, bind, other, bind, other, bind] {
+        standpipe.reload(&config(next));
+        assert_eq!(standpipe.metric("standpipe_config_last_reload_good", &[]), 1.0, "{next}");
+    }
+    exchange(&mut connect(bind));
+    standpipe.reload(&config(foreign));
+    standpipe.wait_log(&[&foreign.to_string(), "another standpipe"]);
+    exchange(&mut connect(bind));
 }
 
 // === the end ===

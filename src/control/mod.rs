@@ -13,6 +13,7 @@ pub mod logging;
 mod material;
 mod metrics;
 mod page;
+pub mod ports;
 mod probe;
 mod publish;
 mod registry;
@@ -41,6 +42,7 @@ use crate::config::Loaded;
 use crate::config::plan::Plan;
 use crate::config::snapshot::{Order, Report, Snapshot};
 use crate::meter::{CoreCounters, ServerCounters};
+use crate::sys::listen::Sharing;
 use crate::sys::process::{SignalMask, restore_signals, wake};
 
 use admin::Ask;
@@ -69,6 +71,8 @@ pub struct Birth {
     fleet: Fleet,
     keys: Keys,
     pub first: Arc<Snapshot>,
+    /// Who else may listen where we do.
+    pub sharing: Sharing,
     /// What is allowed but worth a second look.
     pub warnings: Vec<String>,
 }
@@ -88,7 +92,7 @@ impl Birth {
     ///
     /// # Errors
     /// Everything that is wrong with those files.
-    pub fn new(loaded: Loaded) -> Result<Self, Vec<String>> {
+    pub fn new(loaded: Loaded, sharing: Sharing) -> Result<Self, Vec<String>> {
         let mut keys = Keys::default();
         let material = Material::make(&loaded.plan, &mut keys)?;
         let mut warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
@@ -96,7 +100,7 @@ impl Birth {
         let cores = loaded.plan.runtime.workers;
         let mut fleet = Fleet::begin(loaded.plan, material, cores);
         let first = fleet.snapshot();
-        Ok(Self { fleet, keys, first, warnings })
+        Ok(Self { fleet, keys, first, sharing, warnings })
     }
 
     pub fn plan(&self) -> &Plan {
@@ -168,6 +172,7 @@ struct Control {
     born: Instant,
     fleet: Fleet,
     keys: Keys,
+    sharing: Sharing,
     lines: Lines,
     links: Vec<Link>,
     reports: Receiver<Report>,
@@ -232,6 +237,7 @@ impl Control {
             born: Instant::now(),
             fleet: birth.fleet,
             keys: birth.keys,
+            sharing: birth.sharing,
             lines,
             reports,
             publisher: Publisher::new(cores),

@@ -7,11 +7,13 @@ use std::time::SystemTime;
 
 use crate::config::plan::Plan;
 use crate::config::{self, Loaded, Problems};
+use crate::sys::listen::Sharing;
 
 use super::Control;
 use super::drain::Step;
 use super::material::{Keys, Material};
-use super::settle::{self, Settled, settle};
+use super::ports;
+use super::settle::{Settled, settle};
 use super::watch::{Prints, Watch};
 
 /// What became of reloads so far.
@@ -51,10 +53,11 @@ impl Control {
         let running = self.fleet.plan.clone();
         let files = self.files();
         let mut keys = self.keys.clone();
+        let sharing = self.sharing;
         let reply = self.loaded.clone();
         tokio::task::spawn_blocking(move || {
             let prints = Prints::take(&files);
-            let result = load(&running, &mut keys);
+            let result = load(&running, &mut keys, sharing);
             let _ = reply.blocking_send(Outcome { why, prints, result, keys });
         });
         Step::Wait
@@ -149,16 +152,15 @@ impl Control {
 }
 
 /// Everything that can be wrong with a file is found here, before anything changes.
-fn load(running: &Plan, keys: &mut Keys) -> Result<(Loaded, Material), Vec<String>> {
+fn load(
+    running: &Plan,
+    keys: &mut Keys,
+    sharing: Sharing,
+) -> Result<(Loaded, Material), Vec<String>> {
     let loaded = config::load(&running.file).map_err(|Problems(problems)| {
         problems.iter().map(ToString::to_string).collect::<Vec<_>>()
     })?;
-    let mut mistakes = Vec::new();
-    for address in settle::new_addresses(&loaded.plan, running) {
-        if let Err(error) = settle::is_free(address) {
-            mistakes.push(format!("{address} cannot be listened on: {error}"));
-        }
-    }
+    let mut mistakes = ports::for_reload(&loaded.plan, running, sharing);
     match Material::make(&loaded.plan, keys) {
         Ok(material) if mistakes.is_empty() => Ok((loaded, material)),
         Ok(_) => Err(mistakes),

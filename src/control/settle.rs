@@ -1,11 +1,7 @@
 //! Fits a newly loaded plan onto a running process: what can change while cores run does, what
-//! cannot stays as it is and is said. Pure, but for asking whether a new address is free.
+//! cannot stays as it is and is said. Pure.
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
-
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::plan::{Listener, Plan, Pool};
 
@@ -34,27 +30,6 @@ pub fn settle(mut new: Plan, running: &Plan) -> Settled {
     let listeners_touched = touched_listeners(&new, running);
     let others_touched = new.timeouts != running.timeouts || new.runtime != running.runtime;
     Settled { plan: new, warnings, pools_touched, listeners_touched, others_touched }
-}
-
-/// Addresses `new` listens on and `running` does not.
-pub fn new_addresses(new: &Plan, running: &Plan) -> BTreeSet<SocketAddr> {
-    let old: BTreeSet<SocketAddr> = running.listeners.iter().flat_map(|l| l.bind.clone()).collect();
-    let bind = new.listeners.iter().flat_map(|listener| listener.bind.iter().copied());
-    bind.filter(|address| !old.contains(address)).collect()
-}
-
-/// Whether cores could listen there: bound and let go, never listened on.
-///
-/// # Errors
-/// Why not.
-pub fn is_free(address: SocketAddr) -> std::io::Result<()> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&address.into())
 }
 
 fn settle_runtime(new: &mut Plan, running: &Plan) -> Vec<String> {

@@ -1,7 +1,6 @@
 //! The core's own listening sockets, one for each address, shared with the other cores by
 //! SO_REUSEPORT. They follow the snapshot: opened, closed and never left with a full queue.
 
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::rc::Rc;
@@ -10,6 +9,7 @@ use std::time::Instant;
 
 use crate::meter::{Cause, Ending, Refusal, Stage};
 use crate::sys::descriptors::{self, Reserve};
+use crate::sys::listen::{listen, refusal};
 use crate::sys::socket::{self, Owned, TcpOptions};
 
 use super::Core;
@@ -81,7 +81,7 @@ impl Core {
                 listening.defer(deferred);
                 continue;
             }
-            match socket::listen(*address, options) {
+            match listen(*address, options) {
                 Ok(fd) => {
                     let mut listening = Listening {
                         fd,
@@ -292,27 +292,4 @@ impl Core {
         self.counters.young.inc();
         self.spawn(young::live(Rc::clone(self), conn, client));
     }
-}
-
-/// Why an address cannot be listened on, and what to do about it.
-fn refusal(name: &str, address: SocketAddr, error: &io::Error) -> String {
-    let (cause, cure) = match error.raw_os_error() {
-        Some(libc::EADDRINUSE) => (
-            "the port is taken".to_string(),
-            format!(
-                "see who has it with `ss -ltnp 'sport = :{}'`, or choose another",
-                address.port()
-            ),
-        ),
-        Some(libc::EACCES) => (
-            "no permission for this port".to_string(),
-            "give the binary CAP_NET_BIND_SERVICE, or choose a port from 1024 up".to_string(),
-        ),
-        Some(libc::EADDRNOTAVAIL) => (
-            "this machine does not have the address".to_string(),
-            "use one that `ip address` lists, or 0.0.0.0".to_string(),
-        ),
-        _ => (error.to_string(), "see the kernel's word on the left".to_string()),
-    };
-    format!("listener {name}: cannot listen on {address}: {cause}; {cure}")
 }

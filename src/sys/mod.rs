@@ -9,6 +9,7 @@ pub mod descriptors;
 pub mod epoll;
 pub mod generator;
 pub mod host;
+pub mod listen;
 pub mod memory;
 pub mod pipe;
 pub mod process;

@@ -12,9 +12,6 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use super::memory::Memory;
 use super::memory::Span;
 
-/// Length of a listener's queue asked for; the kernel caps it at `net.core.somaxconn`.
-const BACKLOG: i32 = 65_535;
-
 /// Options both sides of a TCP pipe carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TcpOptions {
@@ -25,7 +22,7 @@ pub struct TcpOptions {
 }
 
 impl TcpOptions {
-    fn apply(self, socket: &Socket) -> io::Result<()> {
+    pub(super) fn apply(self, socket: &Socket) -> io::Result<()> {
         socket.set_tcp_nodelay(true)?;
         if self.user_timeout.is_some() {
             socket.set_tcp_user_timeout(self.user_timeout)?;
@@ -36,24 +33,6 @@ impl TcpOptions {
         }
         Ok(())
     }
-}
-
-/// A listening TCP socket, one of several that share the address (SO_REUSEPORT). Accepted sockets
-/// inherit the options.
-///
-/// # Errors
-/// What `socket(2)`, `bind(2)` or `listen(2)` answer: the address taken, no permission.
-pub fn listen(address: SocketAddr, options: TcpOptions) -> io::Result<RawFd> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    options.apply(&socket)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into_raw_fd())
 }
 
 /// How a dial began.

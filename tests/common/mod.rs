@@ -49,6 +49,13 @@ impl Standpipe {
         Standpipe::launch(command, config, files, None).0
     }
 
+    /// As [`Standpipe::start`], beside another that listens on the same ports.
+    pub fn start_beside(config: &str) -> Standpipe {
+        let mut command = Command::new(binary());
+        command.arg("run").arg("--share-ports");
+        Standpipe::launch(command, config, &[], None).0
+    }
+
     /// As [`Standpipe::start`], with a log that the test reads, or does not.
     pub fn start_read(config: &str) -> (Standpipe, ChildStderr) {
         let piped = Some(Stdio::piped());
@@ -76,8 +83,10 @@ impl Standpipe {
         let admin = SocketAddr::from(([127, 0, 0, 1], port()));
         write_config(&folder.path().join("standpipe.toml"), config, admin);
         let log = std::fs::File::create(folder.path().join("log")).expect("a log file");
+        if command.get_args().all(|argument| argument != "run") {
+            command.arg("run");
+        }
         let mut child = command
-            .arg("run")
             .arg(folder.path().join("standpipe.toml"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the same log file"))

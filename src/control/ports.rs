@@ -1,0 +1,93 @@
+//! Whether the addresses of a plan are ours to listen on, asked before any core is told to. The
+//! cores share every address by SO_REUSEPORT, and so the kernel would share it with another
+//! standpipe as well: half of the clients would meet a configuration nobody was thinking of.
+
+use std::io;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::config::plan::Plan;
+use crate::sys::listen::{self, Sharing, refusal};
+
+/// How long a listener of our own that left the file a moment ago may take to close.
+const CLOSED_WITHIN: Duration = Duration::from_secs(2);
+
+/// How often it is asked again.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// Asks for every address of a plan; nothing of ours listens yet.
+///
+/// # Errors
+/// Every address that cannot be had, with cause and cure.
+pub fn for_start(plan: &Plan, sharing: Sharing) -> Result<(), String> {
+    let binds = plan.listeners.iter().flat_map(|it| it.bind.iter().map(|bind| (&it.name, *bind)));
+    let faults = binds.filter_map(|(name, bind)| fault(name, bind, sharing));
+    let faults: Vec<String> = faults.collect();
+    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
+}
+
+/// Asks for the addresses `new` has and `running`, whose cores listen now, has not; may take as
+/// long as a listener of our own takes to close. Gives back what is wrong.
+pub fn for_reload(new: &Plan, running: &Plan, sharing: Sharing) -> Vec<String> {
+    let old: Vec<SocketAddr> = running.listeners.iter().flat_map(|it| it.bind.clone()).collect();
+    let mut faults = Vec::new();
+    for listener in &new.listeners {
+        for bind in listener.bind.iter().filter(|bind| !old.contains(bind)) {
+            let beside_our_own = old.iter().any(|other| overlap(*bind, *other));
+            let sharing = if beside_our_own { Sharing::WithKin } else { sharing };
+            if sharing == Sharing::Alone {
+                wait_for_kin(*bind);
+            }
+            faults.extend(fault(&listener.name, *bind, sharing));
+        }
+    }
+    faults
+}
+
+/// Whether one of two addresses lies within the other.
+pub fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let is_wide = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a == b || (a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && is_wide)
+}
+
+fn wait_for_kin(address: SocketAddr) {
+    let until = Instant::now() + CLOSED_WITHIN;
+    while Instant::now() < until && listen::is_held_by_kin(address) {
+        thread::sleep(AGAIN);
+    }
+}
+
+fn fault(name: &str, address: SocketAddr, sharing: Sharing) -> Option<String> {
+    let error = listen::probe(address, sharing).err()?;
+    let taken = error.kind() == io::ErrorKind::AddrInUse;
+    if taken && sharing == Sharing::Alone && listen::is_held_by_kin(address) {
+        return Some(format!(
+            "listener {name}: cannot listen on {address}: another standpipe of this user does, and \
+             would share its connections with this one; end it first, or start with --share-ports \
+             to take over from it (`ss -ltnp 'sport = :{}'` shows it)",
+            address.port()
+        ));
+    }
+    Some(refusal(name, address, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_addresses_hold_the_narrow_ones_of_their_family() {
+        let overlaps = |a: &str, b: &str| {
+            let (a, b) = (a.parse().unwrap(), b.parse().unwrap());
+            assert_eq!(overlap(a, b), overlap(b, a));
+            overlap(a, b)
+        };
+        assert!(overlaps("0.0.0.0:80", "127.0.0.1:80"));
+        assert!(overlaps("[::]:80", "[::1]:80"));
+        assert!(overlaps("127.0.0.1:80", "127.0.0.1:80"));
+        assert!(!overlaps("127.0.0.2:80", "127.0.0.1:80"));
+        assert!(!overlaps("0.0.0.0:81", "127.0.0.1:80"));
+        assert!(!overlaps("[::]:80", "127.0.0.1:80"));
+    }
+}
