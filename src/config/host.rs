@@ -3,12 +3,15 @@
 
 use std::io::{self, Read};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Files, names and processors.
 pub trait Host {
     /// Is this a file we may read?
     fn readable(&self, path: &Path) -> io::Result<()>;
+    /// May every user of this machine read it?
+    fn is_exposed(&self, path: &Path) -> bool;
     /// The content of a small file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Every address of a host name, in no particular order.
@@ -30,6 +33,10 @@ impl Host for System {
         }
     }
 
+    fn is_exposed(&self, path: &Path) -> bool {
+        std::fs::metadata(path).is_ok_and(|data| data.mode() & READ_BY_OTHERS != 0)
+    }
+
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.readable(path)?;
         let mut content = Vec::new();
@@ -49,5 +56,7 @@ impl Host for System {
     }
 }
 
+/// `r` for others, as `chmod o+r` sets it.
+const READ_BY_OTHERS: u32 = 0o004;
 /// No configuration and no key is as large; a device or a log file given by mistake is.
 const FILE_BYTES_MAX: u64 = 1 << 20;

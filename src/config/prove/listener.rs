@@ -152,7 +152,7 @@ impl Proof<'_> {
         };
         let client_headers = self.client_headers(written);
         let ticket_keys = match &written.ticket_keys {
-            Some(file) => self.file(file).map(Some),
+            Some(file) => self.secret_file(file).map(Some),
             None => Some(None),
         };
         let key_log = set(&written.key_log, false);
@@ -182,18 +182,19 @@ impl Proof<'_> {
         if list.value.is_empty() && !self.notes.is_spoken_for(&list.place.key) {
             self.notes.mistake(&list.place, "is empty", remedy);
         }
-        let file = |at: &Option<At<String>>, place: &Place, key: &str| {
+        let written = |at: &Option<At<String>>, place: &Place, key: &str| {
             if at.is_none() {
                 self.notes.missing(place, key, "each certificate has cert and key files");
             }
-            at.as_ref().and_then(|at| self.file(at))
         };
         let proven: Vec<_> = list
             .value
             .iter()
             .map(|entry| {
-                let cert = file(&entry.cert, &entry.place, "cert");
-                let key = file(&entry.key, &entry.place, "key");
+                written(&entry.cert, &entry.place, "cert");
+                written(&entry.key, &entry.place, "key");
+                let cert = entry.cert.as_ref().and_then(|at| self.file(at));
+                let key = entry.key.as_ref().and_then(|at| self.secret_file(at));
                 Some(CertificateFiles { cert: cert?, key: key? })
             })
             .collect();

@@ -20,6 +20,8 @@ use super::written::{self, File};
 struct Proof<'a> {
     notes: &'a Notes,
     host: &'a dyn Host,
+    /// What is read.
+    file: &'a Path,
     /// Relative paths are taken from here.
     folder: &'a Path,
     /// Names of the pools as written, in order.
@@ -33,7 +35,7 @@ pub fn plan(written: File, file: &Path, host: &dyn Host, notes: &Notes) -> Optio
         _ => Path::new("."),
     };
     let pools = written.pools.iter().map(|pool| pool.name.value.clone()).collect();
-    let proof = Proof { notes, host, folder, pools };
+    let proof = Proof { notes, host, file, folder, pools };
     proof.something_to_do(&written);
     proof.binds(&written);
     let runtime = proof.runtime(&written.runtime);
@@ -114,9 +116,32 @@ impl Proof<'_> {
                 let found = format!("{} is already bound by {}", bind.value, first.key);
                 let remedy = format!("see line {}; choose another address or port", first.line);
                 self.notes.mistake(&bind.place, found, remedy);
-            } else {
-                taken.insert(bind.value, &bind.place);
+                continue;
             }
+            let mut others = taken.iter().filter(|(other, _)| overlap(**other, bind.value));
+            if let Some((other, first)) = others.next() {
+                self.overlap(bind, *other, first, admin.is_some_and(|it| it.place == **first));
+            }
+            taken.insert(bind.value, &bind.place);
+        }
+    }
+
+    /// An address within another: what comes to the narrow one never sees the wide one. The admin
+    /// face shares its port with nobody.
+    fn overlap(&self, bind: &At<SocketAddr>, other: SocketAddr, first: &Place, is_admin: bool) {
+        let (at, line) = (bind.value, first.line);
+        let (narrow, wide) = if at.ip().is_unspecified() { (other, at) } else { (at, other) };
+        let found = format!("{narrow} lies within {wide}");
+        if is_admin {
+            let remedy = format!("line {line} takes it for the admin face; choose another port");
+            self.notes.mistake(&bind.place, found, remedy);
+        } else {
+            let remedy = format!(
+                "see line {line}; connections to {} go to the listener that names it, all others \
+                 to the other one",
+                narrow.ip()
+            );
+            self.notes.warning(&bind.place, found, remedy);
         }
     }
 
@@ -173,6 +198,20 @@ impl Proof<'_> {
         self.folder.join(written)
     }
 
+    /// The path of a file that can be read, and had better not be by others.
+    fn secret_file(&self, written: &At<String>) -> Option<PathBuf> {
+        let path = self.file(written)?;
+        self.keeps_secret(&path, &written.place);
+        Some(path)
+    }
+
+    fn keeps_secret(&self, path: &Path, place: &Place) {
+        if self.host.is_exposed(path) {
+            let found = format!("every user of this machine can read {}", path.display());
+            self.notes.warning(place, found, format!("run `chmod o-r {}`", path.display()));
+        }
+    }
+
     /// The path of a file that can be read.
     fn file(&self, written: &At<String>) -> Option<PathBuf> {
         let path = self.path(&written.value);
@@ -187,6 +226,12 @@ impl Proof<'_> {
             }
         }
     }
+}
+
+/// Whether one of two different addresses lies within the other. (IPv6 listeners take IPv6 only.)
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let is_wide = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && is_wide
 }
 
 fn timeouts(written: &written::Timeouts) -> Timeouts {

@@ -225,7 +225,10 @@ impl Proof<'_> {
                 self.notes.mistake(&file.place, "stands beside a key", remedy);
                 return None;
             }
-            (Some(key), None) => Some(self.key(key)?),
+            (Some(key), None) => {
+                self.keeps_secret(self.file, &key.place);
+                Some(self.key(key)?)
+            }
             (None, Some(file)) => Some(self.key_file(file)?),
             (None, None) => {
                 let remedy = "a random one is made at each start: clients change servers after a \
@@ -277,7 +280,7 @@ impl Proof<'_> {
     }
 
     fn key_file(&self, written: &At<String>) -> Option<Secret> {
-        let path = self.file(written)?;
+        let path = self.secret_file(written)?;
         match self.host.read(&path) {
             Ok(mut bytes) => {
                 while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
@@ -312,7 +315,7 @@ impl Proof<'_> {
         let client_cert = match (&tls.client_cert, &tls.client_key) {
             (None, None) => None,
             (Some(cert), Some(key)) => {
-                let (cert, key) = (self.file(cert), self.file(key));
+                let (cert, key) = (self.file(cert), self.secret_file(key));
                 Some(CertificateFiles { cert: cert?, key: key? })
             }
             (Some(_), None) => {

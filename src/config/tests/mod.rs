@@ -23,6 +23,10 @@ impl Host for Pretend {
         }
     }
 
+    fn is_exposed(&self, path: &Path) -> bool {
+        path.to_string_lossy().contains("exposed")
+    }
+
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.readable(path)?;
         match path.to_string_lossy().contains("short") {

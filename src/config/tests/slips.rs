@@ -26,6 +26,45 @@ fn the_admin_address_is_taken_as_well() {
     good(&text);
     let problems = bad(&format!("{text}[runtime]\nadmin = \"127.0.0.1:9901\"\n"));
     assert!(problems[0].1.contains("already bound by runtime.admin"));
+    let wide = text.replace("127.0.0.1:9901", "0.0.0.0:9901");
+    let problems = bad(&format!("{wide}[runtime]\nadmin = \"127.0.0.1:9901\"\n"));
+    assert!(problems[0].1.contains("127.0.0.1:9901 lies within 0.0.0.0:9901"), "{problems:?}");
+}
+
+#[test]
+fn an_address_within_another_is_worth_a_second_look() {
+    for (binds, warned) in [
+        ("\"0.0.0.0:80\", \"127.0.0.1:80\"", true),
+        ("\"[::1]:80\", \"[::]:80\"", true),
+        ("\"0.0.0.0:80\", \"[::]:80\"", false),
+        ("\"0.0.0.0:80\", \"127.0.0.1:81\"", false),
+        ("\"127.0.0.1:80\", \"127.0.0.2:80\"", false),
+    ] {
+        let loaded = good(&GOOD.replace("\"0.0.0.0:80\"", binds));
+        let said: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(said.iter().any(|line| line.contains("lies within")), warned, "{said:?}");
+    }
+}
+
+#[test]
+fn secrets_that_everybody_can_read_are_told() {
+    let text = GOOD
+        .replace("key = \"k\"", "key = \"exposed.key\"")
+        .replace("{ certificates", "{ ticket_keys = \"exposed.tickets\", certificates")
+        .replace("key = \"sixteen bytes and more\"", "key_file = \"exposed.sticky\"")
+        .replace(
+            "tls = {}",
+            "tls = { client_cert = \"exposed.pem\", client_key = \"exposed.us\" }",
+        );
+    let loaded = good(&text);
+    for (name, warned) in [("key", 1), ("tickets", 1), ("sticky", 1), ("us", 1), ("pem", 0)] {
+        let told = format!("every user of this machine can read /etc/sp/exposed.{name};");
+        let count = loaded.warnings.iter().filter(|it| it.to_string().contains(&told)).count();
+        assert_eq!(count, warned, "{name}: {:?}", loaded.warnings);
+    }
+    let inline = parse(GOOD, Path::new("/etc/exposed.toml"), &Pretend).map(|it| it.warnings);
+    let inline = inline.unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(inline.iter().any(|it| it.key == "pools.chat.sticky.key"), "{inline:?}");
 }
 
 fn check(rows: &[Row]) {
