@@ -134,67 +134,6 @@ fn too_few_descriptors_are_named_before_anything_listens() {
     assert!(said.contains("ulimit -n"), "{said}");
 }
 
-// === the admin face ===
-
-#[test]
-fn the_admin_face_lists_its_paths_and_keeps_secrets() {
-    let echo = Echo::start();
-    let secret = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LTEyMzQ1Njc4";
-    let config = format!(
-        "[listeners.web]\nbind = [\"{}\"]\nmode = \"l7\"\n\
-         [[listeners.web.routes]]\npath = \"/\"\npool = \"chat\"\n\
-         [pools.chat]\nservers = [\"{}\"]\nsticky = {{ cookie = \"sp\", key = \"{secret}\" }}\n",
-        address(),
-        echo.address
-    );
-    let standpipe = Standpipe::start(&config);
-    let (status, body) = standpipe.admin_get("/nothing");
-    assert_eq!(status, 404);
-    for path in ["/metrics", "/ready", "/live", "/pools", "/config"] {
-        assert!(body.contains(path), "{body}");
-        assert_eq!(standpipe.admin_get(path).0, 200, "{path}");
-    }
-    let shown = standpipe.admin_get("/config").1;
-    assert!(shown.contains("(set)") && !shown.contains(secret), "{shown}");
-    assert!(!standpipe.log().contains(secret));
-}
-
-#[test]
-fn metrics_are_well_formed() {
-    let echo = Echo::start();
-    let bind = address();
-    let standpipe = Standpipe::start(&plain(bind, &[echo.address]));
-    let mut client = connect(bind);
-    exchange(&mut client);
-    let page = standpipe.metrics();
-    let mut seen = std::collections::HashSet::new();
-    let mut open = String::new();
-    for line in page.lines() {
-        if let Some(rest) = line.strip_prefix("# HELP ") {
-            open = rest.split(' ').next().unwrap_or_default().to_owned();
-            assert!(open.starts_with("standpipe_"), "{line}");
-            assert!(rest.len() > open.len() + 1, "no help: {line}");
-            assert!(seen.insert(open.clone()), "{open} stands in two places");
-        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
-            let (name, kind) = rest.split_once(' ').unwrap();
-            assert_eq!(name, open);
-            assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
-        } else {
-            let name = line.split(['{', ' ']).next().unwrap_or_default();
-            let suffixes = ["", "_bucket", "_sum", "_count"];
-            assert!(suffixes.iter().any(|s| name == format!("{open}{s}")), "{line}");
-            assert!(line.rsplit(' ').next().unwrap().parse::<f64>().is_ok(), "{line}");
-        }
-    }
-    wait_until("the connection is counted", || {
-        standpipe.metric("standpipe_server_connections", &[("pool", "chat")]) == 1.0
-            && standpipe.metric("standpipe_listener_connections", &[("listener", "edge")]) == 1.0
-            && standpipe.metric("standpipe_connections_live", &[("core", "0")]) == 1.0
-    });
-    assert!(standpipe.metric("standpipe_process_resident_memory_bytes", &[]) > 1e6);
-    assert!(standpipe.metric("standpipe_core_open_fds", &[("core", "0")]) > 3.0);
-}
-
 // === reload ===
 
 #[test]

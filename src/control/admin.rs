@@ -1,22 +1,43 @@
 //! The admin face: what an operator, Prometheus or a load balancer in front may ask. It answers
-//! questions and changes nothing; the answers are made by control's own loop.
+//! questions and changes nothing; the answers are made by control's own loop. Whoever keeps it
+//! waiting is dropped for the sake of the next one.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 use super::page;
 
 /// The paths there are, for whoever asks for another.
 const PATHS: [&str; 5] = ["/metrics", "/ready", "/live", "/pools", "/config"];
+
+/// Connections at a time. One more ends the oldest: who is silent must not keep others out.
+const CONNECTIONS_MAX: usize = 128;
+
+/// The whole head of a request, and the silence before it.
+const HEAD_WITHIN: Duration = Duration::from_secs(30);
+
+/// A client that takes nothing of its answer for so long is reset.
+const TAKEN_WITHIN: Duration = Duration::from_secs(10);
+
+/// After a failed accept.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// One question, with the way its answer goes back.
 #[derive(Debug)]
@@ -63,12 +84,36 @@ pub async fn start(address: SocketAddr, asks: Asks) -> io::Result<SocketAddr> {
         .fallback(unknown)
         .method_not_allowed_fallback(only_get)
         .with_state(asks);
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "the admin face ended");
-        }
-    });
+    tokio::spawn(accept(listener, router));
     Ok(bound)
+}
+
+async fn accept(listener: TcpListener, router: Router) {
+    let mut connections: VecDeque<JoinHandle<()>> = VecDeque::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            // It concerns one client, or passes when descriptors are back.
+            sleep(AGAIN).await;
+            continue;
+        };
+        connections.retain(|connection| !connection.is_finished());
+        if connections.len() >= CONNECTIONS_MAX
+            && let Some(oldest) = connections.pop_front()
+        {
+            oldest.abort();
+        }
+        connections.push_back(tokio::spawn(serve(stream, router.clone())));
+    }
+}
+
+async fn serve(stream: TcpStream, router: Router) {
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(TAKEN_WITHIN));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    // How it ends is the client's affair.
+    let _ = connection.await;
 }
 
 async fn ask(State(asks): State<Asks>, what: What) -> Response {

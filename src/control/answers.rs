@@ -58,6 +58,7 @@ impl Control {
                 "share": member.share,
                 "max_connections": server.max_connections,
                 "connections": self.fleet.registry.known(member.id).live(),
+                "failed_connects": self.fleet.registry.known(member.id).dial_failures(),
                 "last_fault": self.check_faults.get(&member.id),
             })
         });

@@ -1,5 +1,7 @@
 //! `/metrics`: every cell the cores write, and what control knows itself.
 
+use std::collections::BTreeMap;
+
 use crate::balance::MemberState;
 use crate::meter::Family;
 
@@ -123,17 +125,26 @@ fn cells(control: &Control, page: &mut Page) {
         }
         sum.onto(page, &[("listener", listener), ("route", label)]);
     }
-    for (id, known) in registry.servers() {
+    servers(control, page);
+}
+
+/// By name: a server that moved to another address while the old one still carries connections
+/// counts together with it, for a line of metrics may stand on a page but once.
+fn servers(control: &Control, page: &mut Page) {
+    let mut sums: BTreeMap<(&str, &str), Sum> = BTreeMap::new();
+    for (id, known) in control.fleet.registry.servers() {
         // Gone from the file and carrying nothing: no longer of interest.
         if known.live() == 0 && control.fleet.ward(id).is_none() {
             continue;
         }
-        let mut sum = Sum::default();
+        let sum = sums.entry((&known.pool, &known.name)).or_default();
         for cell in &known.cells {
             sum.core();
             cell.each(&mut |sample| sum.add(sample));
         }
-        sum.onto(page, &[("pool", &known.pool), ("server", &known.name)]);
+    }
+    for ((pool, server), sum) in sums {
+        sum.onto(page, &[("pool", pool), ("server", server)]);
     }
 }
 

@@ -18,6 +18,11 @@ pub struct Known {
 }
 
 impl Known {
+    /// Connects that failed since the process began, over all cores.
+    pub fn dial_failures(&self) -> u64 {
+        self.cells.iter().map(|cell| cell.dial_failures.get()).sum()
+    }
+
     /// Connections leased on it now, over all cores.
     pub fn live(&self) -> u64 {
         self.cells.iter().map(|cell| cell.live.get()).sum()
