@@ -93,6 +93,18 @@ fn a_port_of_another_standpipe_is_shared_only_where_that_was_asked_for() {
 }
 
 #[test]
+fn one_that_was_killed_is_followed_at_once_by_another() {
+    let echo = Echo::start();
+    let bind = address();
+    for _ in 0..5 {
+        let standpipe = Standpipe::start(&plain(bind, &[echo.address]));
+        exchange(&mut connect(bind));
+        // SIGKILL; its ring is taken apart after it was seen to end.
+        drop(standpipe);
+    }
+}
+
+#[test]
 fn an_admin_port_that_is_taken_ends_the_start() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let admin = taken.local_addr().unwrap();

@@ -2,7 +2,6 @@
 //! cores share every address by SO_REUSEPORT, and so the kernel would share it with another
 //! standpipe as well: half of the clients would meet a configuration nobody was thinking of.
 
-use std::io;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,19 +9,23 @@ use std::time::{Duration, Instant};
 use crate::config::plan::Plan;
 use crate::sys::listen::{self, Sharing, refusal};
 
-/// How long a listener of our own that left the file a moment ago may take to close.
-const CLOSED_WITHIN: Duration = Duration::from_secs(2);
+/// How long a listener may take to close that left our file a moment ago, or whose process was
+/// killed: the kernel takes a ring apart, and with it the accept that holds the listener, after the
+/// process has been seen to end.
+const CLOSED_WITHIN: Duration = Duration::from_secs(3);
 
 /// How often it is asked again.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// Asks for every address of a plan; nothing of ours listens yet.
+/// Asks for every address of a plan; nothing of ours listens yet. May take as long as a listener of
+/// a process that just ended takes to close.
 ///
 /// # Errors
 /// Every address that cannot be had, with cause and cure.
 pub fn for_start(plan: &Plan, sharing: Sharing) -> Result<(), String> {
     let binds = plan.listeners.iter().flat_map(|it| it.bind.iter().map(|bind| (&it.name, *bind)));
-    let faults = binds.filter_map(|(name, bind)| fault(name, bind, sharing));
+    let until = Instant::now() + CLOSED_WITHIN;
+    let faults = binds.filter_map(|(name, bind)| fault(name, bind, sharing, until));
     let faults: Vec<String> = faults.collect();
     if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
 }
@@ -31,15 +34,13 @@ pub fn for_start(plan: &Plan, sharing: Sharing) -> Result<(), String> {
 /// long as a listener of our own takes to close. Gives back what is wrong.
 pub fn for_reload(new: &Plan, running: &Plan, sharing: Sharing) -> Vec<String> {
     let old: Vec<SocketAddr> = running.listeners.iter().flat_map(|it| it.bind.clone()).collect();
+    let until = Instant::now() + CLOSED_WITHIN;
     let mut faults = Vec::new();
     for listener in &new.listeners {
         for bind in listener.bind.iter().filter(|bind| !old.contains(bind)) {
             let beside_our_own = old.iter().any(|other| overlap(*bind, *other));
             let sharing = if beside_our_own { Sharing::WithKin } else { sharing };
-            if sharing == Sharing::Alone {
-                wait_for_kin(*bind);
-            }
-            faults.extend(fault(&listener.name, *bind, sharing));
+            faults.extend(fault(&listener.name, *bind, sharing, until));
         }
     }
     faults
@@ -51,17 +52,14 @@ pub fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a == b || (a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && is_wide)
 }
 
-fn wait_for_kin(address: SocketAddr) {
-    let until = Instant::now() + CLOSED_WITHIN;
-    while Instant::now() < until && listen::is_held_by_kin(address) {
+/// `until`: how long a port of kin is waited for.
+fn fault(name: &str, address: SocketAddr, sharing: Sharing, until: Instant) -> Option<String> {
+    let is_kin = || sharing == Sharing::Alone && listen::is_held_by_kin(address);
+    while Instant::now() < until && is_kin() {
         thread::sleep(AGAIN);
     }
-}
-
-fn fault(name: &str, address: SocketAddr, sharing: Sharing) -> Option<String> {
     let error = listen::probe(address, sharing).err()?;
-    let taken = error.kind() == io::ErrorKind::AddrInUse;
-    if taken && sharing == Sharing::Alone && listen::is_held_by_kin(address) {
+    if is_kin() {
         return Some(format!(
             "listener {name}: cannot listen on {address}: another standpipe of this user does, and \
              would share its connections with this one; end it first, or start with --share-ports \
