@@ -14,7 +14,7 @@ use standpipe::config::snapshot::{CoreSeed, Order, Report};
 use standpipe::control::logging::{self, Lines};
 use standpipe::control::{self, Birth, Link, ports};
 use standpipe::core;
-use standpipe::meter::CoreCounters;
+use standpipe::meter::{CoreCounters, Passing};
 use standpipe::sys::host::{self, Host, PIPE_KERNEL_BYTES, PIPE_USER_BYTES};
 use standpipe::sys::process::{self, SignalMask};
 
@@ -117,6 +117,7 @@ fn start_cores(birth: &Birth, shared: Shared) -> Result<(Vec<Link>, Receiver<Rep
     let cores = shared.wakes.len();
     let processors = core_affinity::get_core_ids().unwrap_or_default();
     let counters: Vec<Arc<CoreCounters>> = (0..cores).map(|_| Arc::default()).collect();
+    let passing = Arc::new(Passing::new(cores));
     let (reports_in, reports) = crossbeam_channel::bounded(REPORTS_MAX);
     let mut links = Vec::new();
     for (number, (wake, handoff)) in shared.wakes.into_iter().zip(shared.pairs).enumerate() {
@@ -132,6 +133,7 @@ fn start_cores(birth: &Birth, shared: Shared) -> Result<(Vec<Link>, Receiver<Rep
             handoff,
             counters: counters[number].clone(),
             all_counters: counters.clone(),
+            passing: passing.clone(),
             first: birth.first.clone(),
         };
         links.push(link(seed, orders)?);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance::{Group, Loads, ServerId};
-use crate::meter::{CoreCounters, Limits, ListenerCounters, RouteCounters, ServerCounters};
+use crate::meter::{
+    CoreCounters, Limits, ListenerCounters, Passing, RouteCounters, ServerCounters,
+};
 
 use super::plan::Plan;
 
@@ -159,5 +161,7 @@ pub struct CoreSeed {
     pub counters: Arc<CoreCounters>,
     /// Every core's counters, to see who is emptiest.
     pub all_counters: Vec<Arc<CoreCounters>>,
+    /// And what is on its way between them.
+    pub passing: Arc<Passing>,
     pub first: Arc<Snapshot>,
 }

@@ -20,28 +20,32 @@ const SKEW_PERCENT: u64 = 110;
 impl Core {
     /// Whether this core is full, or carries more than its share.
     pub(super) fn should_hand_over(&self) -> bool {
-        let cores = self.seed.cores as u64;
-        if cores < 2 {
+        if self.seed.cores < 2 {
             return false;
         }
         let own = self.load();
         if own >= self.room {
             return true;
         }
-        let all: u64 = self.loads().map(|(_, load)| load).sum();
+        let (mut cores, mut carried, mut passed, mut taken) = (0, 0, 0, 0);
+        for core in self.seed.all_counters.iter().filter(|core| core.serving.get() == 1) {
+            cores += 1;
+            carried += core.live.get() + core.young.get();
+            passed += core.handed_over.get();
+            taken += core.taken_over.get();
+        }
+        let all = carried + passed.saturating_sub(taken);
         own > SKEW_FLOOR && own * 100 * cores > all * SKEW_PERCENT
     }
 
     /// Passes a fresh connection to the emptiest other core; `false` if none has room.
     pub(super) fn hand_over(&self, client: &Owned, listener: &str) -> bool {
-        let others = self.loads().filter(|(core, _)| *core != self.index);
-        let Some((core, load)) = others.min_by_key(|(_, load)| *load) else { return false };
-        if load >= self.room || (load >= self.load() && self.load() < self.room) {
-            return false;
-        }
+        let (own, room) = (self.load(), self.room);
+        let Some(core) = emptiest(self.others(), own, room) else { return false };
         let Some(&over) = self.seed.handoff.get(core) else { return false };
         let passed = descriptors::pass(over, client.fd(), note(listener)).is_ok();
         if passed {
+            self.seed.passing.passed(self.index, core);
             self.counters.handed_over.inc();
         }
         passed
@@ -52,21 +56,31 @@ impl Core {
         let Some(&over) = self.seed.handoff.get(from) else { return };
         while let Ok((fd, note)) = descriptors::take(over) {
             let client = Owned::new(fd);
-            self.counters.taken_over.inc();
             if self.load() >= self.room {
                 // Others had the same thought.
                 self.counters.endings.count(Ending::proxy(Stage::Accept, Cause::NoRoom));
             } else if let Some(name) = self.listener_of(note) {
                 self.welcome(&name, client);
+            } else {
+                // Its listener left the file while it was on its way.
+                self.counters.endings.count(Ending::proxy(Stage::Accept, Cause::NoRoute));
             }
+            // Not before it is counted here: it is on its way, or somewhere.
+            self.counters.taken_over.inc();
         }
         let token = Token::of(Kind::Handed, from as u32).pack();
         self.wire.borrow_mut().ring.poll(over, POLL_IN, token);
     }
 
-    fn loads(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
+    /// The other cores that serve, with what they carry and what is on its way to them.
+    fn others(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
         let all = self.seed.all_counters.iter().enumerate();
-        all.map(|(core, counters)| (core, counters.live.get() + counters.young.get()))
+        let others = all.filter(|(core, it)| *core != self.index && it.serving.get() == 1);
+        others.map(|(core, counters)| {
+            // First what is on its way: what arrives in between is counted twice rather than not.
+            let coming = self.seed.passing.toward(core, counters.taken_over.get());
+            (core, counters.live.get() + counters.young.get() + coming)
+        })
     }
 
     fn listener_of(&self, wanted: u64) -> Option<Arc<str>> {
@@ -76,7 +90,43 @@ impl Core {
     }
 }
 
+/// Who of `others` takes a connection of a core that carries `own` of `room`: the emptiest, if it
+/// has room, and less to carry unless there is no other way.
+fn emptiest(others: impl Iterator<Item = (usize, u64)>, own: u64, room: u64) -> Option<usize> {
+    let (core, load) = others.min_by_key(|(_, load)| *load)?;
+    (load < room && (load < own || own >= room)).then_some(core)
+}
+
 /// A listener's name in eight bytes, the same on every core.
 fn note(listener: &str) -> u64 {
     crate::balance::key_of(listener.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meter::Passing;
+
+    #[test]
+    fn the_emptiest_with_room_and_less_takes_it() {
+        let others = |loads: &[u64]| loads.iter().copied().enumerate().collect::<Vec<_>>();
+        let pick = |loads: &[u64], own| emptiest(others(loads).into_iter(), own, 100);
+        assert_eq!(pick(&[30, 10, 20], 50), Some(1));
+        assert_eq!(pick(&[30, 50], 30), None);
+        assert_eq!(pick(&[99, 100], 100), Some(0));
+        assert_eq!(pick(&[100, 100], 100), None);
+        assert_eq!(pick(&[], 100), None);
+    }
+
+    #[test]
+    fn a_burst_goes_to_all_though_nobody_has_taken_any_of_it() {
+        let (passing, cores) = (Passing::new(5), 1..5_usize);
+        let carried = [1000, 0, 0, 100, 200];
+        let load = |core: usize| carried[core] + passing.toward(core, 0);
+        for _ in 0..700 {
+            let others = cores.clone().map(|core| (core, load(core)));
+            passing.passed(0, emptiest(others, 1000, 5000).unwrap());
+        }
+        assert_eq!(cores.map(load).collect::<Vec<_>>(), [250; 4]);
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::balance::Ledger;
 use crate::config::snapshot::{CoreSeed, Report};
+use crate::meter::CoreCounters;
 use crate::sys::{descriptors, host};
 
 use super::listeners::Listeners;
@@ -20,6 +21,7 @@ const RUNTIME_ENTRIES: u32 = 1024;
 pub fn run(seed: CoreSeed) {
     let index = seed.core;
     let reports = seed.reports.clone();
+    let _end = End(Arc::clone(&seed.counters));
     // From here on every descriptor this thread opens is its own.
     let own_table = descriptors::unshare_table().is_ok();
     if let Some(processor) = seed.processor {
@@ -32,6 +34,15 @@ pub fn run(seed: CoreSeed) {
     };
     // Nobody is left to tell if control has gone.
     let _ = reports.send(last);
+}
+
+/// However the thread ends, by a fault of ours as well: nobody passes it connections any more.
+struct End(Arc<CoreCounters>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.serving.set(0);
+    }
 }
 
 fn start(seed: CoreSeed, own_table: bool) -> Result<(), String> {
@@ -74,6 +85,7 @@ fn start(seed: CoreSeed, own_table: bool) -> Result<(), String> {
         core.begin();
         core.listen()?;
         core.listen_to_cores();
+        core.counters.serving.set(1);
         core.report(Report::Ready { core: core.index });
         drive::drive(Rc::clone(&core), ring).await.map_err(|e| format!("io_uring failed: {e}"))
     })

@@ -6,6 +6,7 @@ mod cell;
 mod counters;
 mod ending;
 mod histogram;
+mod passing;
 mod route;
 
 pub use admission::{Limits, Refusal, Ticket};
@@ -15,6 +16,7 @@ pub use counters::{
 };
 pub use ending::{Cause, Ending, Side, Stage};
 pub use histogram::Histogram;
+pub use passing::Passing;
 pub use route::{
     Age, Answers, CloseCodes, Frames, Handshake, Handshakes, Opcode, PingRtt, RouteCounters,
 };
