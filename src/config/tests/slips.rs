@@ -47,6 +47,34 @@ fn an_address_within_another_is_worth_a_second_look() {
 }
 
 #[test]
+fn a_listener_that_would_serve_itself_is_a_mistake() {
+    for (bind, server, circle) in [
+        ("127.0.0.1:7000", "127.0.0.1:7000", true),
+        ("0.0.0.0:7000", "127.0.0.1:7000", true),
+        ("[::]:7000", "[::1]:7000", true),
+        ("0.0.0.0:7000", "10.0.0.1:7000", false),
+        ("127.0.0.2:7000", "127.0.0.1:7000", false),
+        ("127.0.0.1:7000", "127.0.0.1:7001", false),
+    ] {
+        let text = MINIMAL.replace("0.0.0.0:7000", bind).replace("10.0.0.1:9000", server);
+        match read(&text) {
+            Ok(_) => assert!(!circle, "{bind} {server}"),
+            Err(problems) => {
+                let said = problems.to_string();
+                assert!(circle && said.contains(":8: pools.chat.servers[0]: leads back"), "{said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pool_of_servers_that_all_drain_is_worth_a_second_look() {
+    let draining = "{ address = \"10.0.0.1:9000\", drain = true }";
+    let loaded = good(&MINIMAL.replace("\"10.0.0.1:9000\"", draining));
+    assert!(loaded.warnings.iter().any(|it| it.to_string().contains("every server drains")));
+}
+
+#[test]
 fn secrets_that_everybody_can_read_are_told() {
     let text = GOOD
         .replace("key = \"k\"", "key = \"exposed.key\"")
