@@ -147,7 +147,7 @@ fn link(seed: CoreSeed, orders: Sender<Order>) -> Result<Link, String> {
         .name(control::thread_name(seed.core))
         .spawn(move || core::run(seed))
         .map_err(|error| format!("a thread for a core: {error}; see `ulimit -u`"))?;
-    Ok(Link { orders, wake, counters, thread })
+    Ok(Link { orders, wake, counters, thread: Some(thread) })
 }
 
 /// What `standpipe check` says of a file that can be run.

@@ -283,6 +283,8 @@ pub struct StickyCookie {
     pub name: String,
     /// MAC key; `None`: a random one is made at start, and said.
     pub key: Option<Secret>,
+    /// Where the key was read from.
+    pub key_file: Option<PathBuf>,
     pub path: String,
     pub domain: Option<String>,
     pub secure: bool,

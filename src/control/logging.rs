@@ -32,7 +32,10 @@ pub const FILTER: &str = "STANDPIPE_LOG";
 /// No thread could be started.
 pub fn start(format: LogFormat) -> io::Result<Lines> {
     let lines = Lines::begin(io::stderr())?;
-    let filter = EnvFilter::try_from_env(FILTER).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env(FILTER);
+    let misread = filter.as_ref().err().filter(|_| std::env::var_os(FILTER).is_some());
+    let misread = misread.map(ToString::to_string);
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
     let events = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(lines.clone())
@@ -42,6 +45,9 @@ pub fn start(format: LogFormat) -> io::Result<Lines> {
         LogFormat::Logfmt => events.event_format(Logfmt).try_init(),
         LogFormat::Json => events.json().flatten_event(true).with_target(false).try_init(),
     };
+    if let Some(error) = misread {
+        tracing::warn!(error, "{FILTER} is not understood and left aside");
+    }
     panic::set_hook(Box::new(panicked));
     Ok(lines)
 }

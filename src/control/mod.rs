@@ -18,15 +18,14 @@ mod probe;
 mod publish;
 mod registry;
 mod reload;
+mod reports;
 mod settle;
 mod watch;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -84,7 +83,8 @@ pub struct Link {
     /// eventfd the core waits on; see [`crate::config::snapshot::CoreSeed::wake`].
     pub wake: i32,
     pub counters: Arc<CoreCounters>,
-    pub thread: JoinHandle<()>,
+    /// Until it has ended.
+    pub thread: Option<JoinHandle<()>>,
 }
 
 impl Birth {
@@ -290,7 +290,10 @@ impl Control {
                 tick = tokio::time::interval(ENDING_TICK);
             }
         }
-        self.take_reports();
+        self.take_last_reports();
+        if self.all_lost() {
+            return Err("every core has ended unexpectedly".to_owned());
+        }
         tracing::info!("ended");
         Ok(())
     }
@@ -343,6 +346,9 @@ impl Control {
     fn tick(&mut self) -> Step {
         self.take_reports();
         self.look_for_lost_cores();
+        if self.all_lost() {
+            return Step::Leave;
+        }
         let now = self.now();
         let mut changes = Vec::new();
         for ward in &mut self.fleet.wards {
@@ -394,43 +400,6 @@ impl Control {
         }
     }
 
-    fn take_reports(&mut self) {
-        while let Ok(report) = self.reports.try_recv() {
-            match report {
-                Report::Ready { .. } => {}
-                Report::Failed { core, reason } => {
-                    tracing::error!(core, reason, "a core has failed");
-                    self.lost[core] = true;
-                }
-                Report::Trouble { core, reason } => {
-                    tracing::error!(core, reason, "a core could not do as told");
-                }
-                Report::Dialled { id, ok } => self.dialled(id, ok),
-                Report::Line(line) => logging::connection(&line),
-                Report::KeyLog(line) => self.log_key(&line),
-                Report::Gone { core } => self.gone[core] = true,
-            }
-        }
-    }
-
-    /// A core's thread that ended without saying so had a fault of ours; the others serve on.
-    fn look_for_lost_cores(&mut self) {
-        for (core, link) in self.links.iter().enumerate() {
-            if link.thread.is_finished() && !self.gone[core] && !self.lost[core] {
-                self.lost[core] = true;
-                tracing::error!(core, "a core has ended unexpectedly; its pipes are lost");
-            }
-        }
-    }
-
-    fn dialled(&mut self, id: ServerId, good: bool) {
-        let now = self.now();
-        let change = self.fleet.ward_mut(id).and_then(|w| w.checkup.dialled(now, id, good));
-        if let Some(change) = change {
-            self.tell_change(&change);
-        }
-    }
-
     fn checked(&mut self, checked: &Checked) -> Step {
         let now = self.now();
         let id = checked.id;
@@ -467,25 +436,6 @@ impl Control {
         }
         if let Some(order) = self.fleet.on_change(change) {
             self.order_all(&order);
-        }
-    }
-
-    /// TLS secrets go where the environment says, readable by nobody else.
-    fn log_key(&mut self, line: &str) {
-        if self.key_log.is_none() {
-            let Some(path) = std::env::var_os("SSLKEYLOGFILE") else { return };
-            let mut options = File::options();
-            let opened = options.create(true).append(true).mode(0o600).open(Path::new(&path));
-            match opened {
-                Ok(file) => self.key_log = Some(file),
-                Err(error) => {
-                    tracing::warn!(%error, "SSLKEYLOGFILE cannot be opened");
-                    return;
-                }
-            }
-        }
-        if let Some(file) = &mut self.key_log {
-            let _ = writeln!(file, "{}", line.trim_end());
         }
     }
 

@@ -77,6 +77,13 @@ impl Registry {
         id
     }
 
+    /// A core has died, and with it all it carried: nobody else will count that off. Its thread
+    /// must have ended, for cells have one writer.
+    pub fn bury(&self, core: usize) {
+        self.servers.iter().for_each(|known| known.cells[core].live.set(0));
+        self.listeners.iter().for_each(|(_, cells)| cells[core].live.set(0));
+    }
+
     pub fn known(&self, id: ServerId) -> &Known {
         &self.servers[id.index()]
     }
@@ -143,6 +150,21 @@ mod tests {
         assert_eq!(registry.known(a).live(), 7);
         assert_eq!(&*registry.known(a).name, "renamed");
         assert_ne!(registry.server(&"other".into(), &"a".into(), &address(1)), a);
+    }
+
+    #[test]
+    fn what_a_dead_core_carried_is_counted_off() {
+        let mut registry = Registry::new(2);
+        let address = ServerAddress::Unix("/run/a".into());
+        let id = registry.server(&"chat".into(), &"a".into(), &address);
+        let web = registry.listener(&"web".into());
+        for core in [0, 1] {
+            registry.known(id).cells[core].live.add(3);
+            web[core].live.add(3);
+        }
+        registry.bury(1);
+        assert_eq!(registry.known(id).live(), 3);
+        assert_eq!([web[0].live.get(), web[1].live.get()], [3, 0]);
     }
 
     #[test]

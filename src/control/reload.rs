@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use crate::config::plan::Plan;
+use crate::config::plan::{Plan, Sticky};
 use crate::config::{self, Loaded, Problems};
 use crate::sys::listen::Sharing;
 
@@ -197,6 +197,9 @@ fn files_of(plan: &Plan) -> BTreeSet<PathBuf> {
         files.extend(tls.ticket_keys.clone());
     }
     for pool in &plan.pools {
+        if let Some(Sticky::Cookie(cookie)) = &pool.sticky {
+            files.extend(cookie.key_file.clone());
+        }
         let Some(tls) = &pool.tls else { continue };
         files.extend(tls.ca.clone());
         if let Some(pair) = &tls.client_cert {

@@ -116,6 +116,10 @@ impl Proof<'_> {
                 draining: set(&server.drain, false),
             });
         }
+        if !servers.is_empty() && servers.iter().all(|server| server.draining) {
+            let remedy = "leave drain out for those that are to serve";
+            self.notes.warning(&list.place, "every server drains: none takes clients", remedy);
+        }
         Some(servers)
     }
 
@@ -254,6 +258,7 @@ impl Proof<'_> {
         Some(Sticky::Cookie(StickyCookie {
             name: written.name.clone(),
             key,
+            key_file: written.key_file.as_ref().map(|file| self.path(&file.value)),
             path: set(&written.path, "/".to_owned()),
             domain: written.domain.as_ref().map(|at| at.value.clone()),
             secure,

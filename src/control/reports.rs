@@ -1,0 +1,106 @@
+//! What comes up from the cores: lines for the log, how connects went, and that one of them is no
+//! more. It touches nothing of theirs but the cells of a core that is dead.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::balance::ServerId;
+use crate::config::snapshot::Report;
+
+use super::{Control, logging};
+
+/// The part of a tick that may go into reports. Where more come than can be written, cores find
+/// the channel full and count what they drop; checks, signals and questions have their turn.
+const WITHIN: Duration = Duration::from_millis(50);
+
+/// The same at the end, when there is nothing else to do.
+const LAST_WITHIN: Duration = Duration::from_secs(1);
+
+impl Control {
+    pub(super) fn take_reports(&mut self) {
+        self.take_reports_until(Instant::now() + WITHIN);
+    }
+
+    pub(super) fn take_last_reports(&mut self) {
+        self.take_reports_until(Instant::now() + LAST_WITHIN);
+    }
+
+    fn take_reports_until(&mut self, until: Instant) {
+        while Instant::now() < until
+            && let Ok(report) = self.reports.try_recv()
+        {
+            match report {
+                Report::Ready { .. } => {}
+                Report::Failed { core, reason } => {
+                    tracing::error!(core, reason, "a core has failed; its pipes are lost");
+                    self.bury(core);
+                }
+                Report::Trouble { core, reason } => {
+                    tracing::error!(core, reason, "a core could not do as told");
+                }
+                Report::Dialled { id, ok } => self.dialled(id, ok),
+                Report::Line(line) => logging::connection(&line),
+                Report::KeyLog(line) => self.log_key(&line),
+                Report::Gone { core } => self.gone[core] = true,
+            }
+        }
+    }
+
+    /// A thread that ended by a fault of ours said nothing; the others serve on.
+    pub(super) fn look_for_lost_cores(&mut self) {
+        for core in 0..self.links.len() {
+            let thread = &mut self.links[core].thread;
+            let ended = thread.take_if(|thread| thread.is_finished());
+            // (One that returned has reported why.)
+            if ended.is_some_and(|thread| thread.join().is_err()) {
+                tracing::error!(core, "a core has ended unexpectedly; its pipes are lost");
+                self.bury(core);
+            }
+        }
+    }
+
+    /// What a dead core carried is carried by nobody.
+    fn bury(&mut self, core: usize) {
+        self.lost[core] = true;
+        self.fleet.registry.bury(core);
+        let counters = &self.links[core].counters;
+        counters.live.set(0);
+        counters.young.set(0);
+        counters.closing.set(0);
+    }
+
+    /// Nobody is left to serve.
+    pub(super) fn all_lost(&self) -> bool {
+        self.cores_lost() == self.links.len()
+    }
+
+    fn dialled(&mut self, id: ServerId, good: bool) {
+        let now = self.now();
+        let change = self.fleet.ward_mut(id).and_then(|w| w.checkup.dialled(now, id, good));
+        if let Some(change) = change {
+            self.tell_change(&change);
+        }
+    }
+
+    /// TLS secrets go where the environment says, readable by nobody else.
+    fn log_key(&mut self, line: &str) {
+        if self.key_log.is_none() {
+            let Some(path) = std::env::var_os("SSLKEYLOGFILE") else { return };
+            let mut options = File::options();
+            let opened = options.create(true).append(true).mode(0o600).open(Path::new(&path));
+            match opened {
+                Ok(file) => self.key_log = Some(file),
+                Err(error) => {
+                    tracing::warn!(%error, "SSLKEYLOGFILE cannot be opened");
+                    return;
+                }
+            }
+        }
+        if let Some(file) = &mut self.key_log {
+            let _ = writeln!(file, "{}", line.trim_end());
+        }
+    }
+}
