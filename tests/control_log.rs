@@ -14,6 +14,25 @@ use common::{Standpipe, address, binary, connect, wait_until};
 const LOST: &str = "standpipe_log_lines_unwritten_total";
 
 #[test]
+fn a_pipe_has_the_lines_that_the_manual_shows() {
+    let echo = Echo::start();
+    let bind = address();
+    let standpipe = Standpipe::start(&logging(&plain(bind, &[echo.address])));
+    exchange(&mut connect(bind));
+    standpipe.wait_log(&["msg=end", "ending=client/pipe/fin"]);
+    let log = standpipe.log();
+    let manual = include_str!("../docs/operations.md").replace("\n    bytes_", " bytes_");
+    for message in ["msg=open ", "msg=end "] {
+        let keys = |text: &str| -> Vec<String> {
+            let line = text.lines().find(|line| line.contains(message)).expect("such a line");
+            let fields = line.split("msg=").nth(1).expect("what follows").split(' ');
+            fields.skip(1).map(|field| field.split('=').next().expect("a key").to_owned()).collect()
+        };
+        assert_eq!(keys(&log), keys(&manual), "{message}");
+    }
+}
+
+#[test]
 fn who_stops_reading_the_log_harms_nobody() {
     let (one, two) = (Echo::start(), Echo::start());
     let bind = address();
@@ -79,8 +98,7 @@ fn a_log_that_nobody_reads_blocks_nothing() {
         let mut text = String::new();
         log.read_to_string(&mut text).map(|_| text)
     });
-    standpipe.signal("TERM");
-    standpipe.signal("TERM");
+    end_now(&standpipe);
     assert_eq!(standpipe.wait_exit().code(), Some(0));
     let text = reading.join().unwrap().unwrap();
     assert!(text.matches("msg=request").count() > 500, "{}", text.len());
@@ -97,8 +115,7 @@ fn an_end_waits_for_nobody_to_read_its_last_words() {
     }
     let mut client = connect(bind);
     exchange(&mut client);
-    standpipe.signal("TERM");
-    standpipe.signal("TERM");
+    end_now(&standpipe);
     assert_eq!(standpipe.wait_exit().code(), Some(0));
     assert!(!is_open(&mut client));
     drop(log);
@@ -119,6 +136,13 @@ fn check_ends_well_though_nobody_reads_it() {
         drop((child.stdout.take(), child.stderr.take()));
         assert_eq!(child.wait().unwrap().code(), Some(code));
     }
+}
+
+/// Asks twice; two signals at the same moment would count as one.
+fn end_now(standpipe: &Standpipe) {
+    standpipe.signal("TERM");
+    wait_until("unready", || standpipe.admin_get("/ready").0 == 503);
+    standpipe.signal("TERM");
 }
 
 /// With a line for every connection and request.

@@ -1,6 +1,7 @@
 //! `/metrics`: every cell the cores write, and what control knows itself.
 
 use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::balance::MemberState;
 use crate::meter::Family;
@@ -23,6 +24,10 @@ families! {
     SNAPSHOT = gauge("snapshot_version", "Version of the snapshot last sent to the cores.");
     RELOADS = counter("config_reloads_total", "Reloads by result.");
     RELOAD_GOOD = gauge("config_last_reload_good", "0 if the file as it is now was refused.");
+    LAST_READ = gauge(
+        "config_last_read_timestamp_seconds",
+        "When the last reload began to read the file, in seconds since 1970; 0 before any."
+    );
     CHECKS = counter("health_checks_total", "Active checks by result.");
     LINES_LOST = counter("log_lines_unwritten_total", "Lines that standard error did not take.");
     STATE = gauge("server_state", "1 for the state the server is in.");
@@ -69,6 +74,9 @@ fn own(control: &Control, page: &mut Page) {
     page.put(&RELOADS, &[("result", "unchanged")], reloads.unchanged as f64);
     page.put(&RELOADS, &[("result", "refused")], reloads.refused as f64);
     page.put(&RELOAD_GOOD, &[], flag(reloads.last_error.is_none()));
+    let since_1970 = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let read = reloads.last_read.map_or(0.0, |at| since_1970(at).as_secs_f64());
+    page.put(&LAST_READ, &[], read);
     page.put(&CHECKS, &[("result", "good")], control.checks_good as f64);
     page.put(&CHECKS, &[("result", "bad")], control.checks_bad as f64);
     page.put(&LINES_LOST, &[], control.lines.lost() as f64);

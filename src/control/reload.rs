@@ -24,6 +24,8 @@ pub struct Reloads {
     pub refused: u64,
     /// Why the file as it is now was refused, and when.
     pub last_error: Option<(SystemTime, Vec<String>)>,
+    /// When the reading of the file as it was last taken or refused began.
+    pub last_read: Option<SystemTime>,
     /// One load at a time; what comes meanwhile is done after it.
     under_way: bool,
     again: bool,
@@ -33,6 +35,7 @@ pub struct Reloads {
 #[derive(Debug)]
 pub struct Outcome {
     why: &'static str,
+    read_at: SystemTime,
     /// How the files looked before they were read.
     prints: Prints,
     result: Result<(Loaded, Material), Vec<String>>,
@@ -56,9 +59,10 @@ impl Control {
         let sharing = self.sharing;
         let reply = self.loaded.clone();
         tokio::task::spawn_blocking(move || {
+            let read_at = SystemTime::now();
             let prints = Prints::take(&files);
             let result = load(&running, &mut keys, sharing);
-            let _ = reply.blocking_send(Outcome { why, prints, result, keys });
+            let _ = reply.blocking_send(Outcome { why, read_at, prints, result, keys });
         });
         Step::Wait
     }
@@ -66,7 +70,8 @@ impl Control {
     /// Goes over to what was loaded, or says why not.
     pub(super) fn apply(&mut self, outcome: Outcome) -> Step {
         self.reloads.under_way = false;
-        let Outcome { why, prints, result, keys } = outcome;
+        let Outcome { why, read_at, prints, result, keys } = outcome;
+        self.reloads.last_read = Some(read_at);
         match result {
             Err(mistakes) => self.refuse(why, mistakes),
             Ok((loaded, material)) => {

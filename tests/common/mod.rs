@@ -16,7 +16,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use socket2::{Domain, Socket, Type};
 
@@ -148,13 +148,15 @@ impl Standpipe {
         assert!(status.success(), "kill -{name} {}", self.pid());
     }
 
-    /// Writes another config and waits until the running process has taken it.
+    /// Writes another config and waits until the running process has taken it, or refused it. (A
+    /// count of reloads would not do: the one before is noticed twice, by signal and by file.)
     pub fn reload(&self, config: &str) {
-        let before = self.metric("standpipe_config_reloads_total", &[]);
         write_config(&self.config_path(), config, self.admin);
+        let written = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970");
         self.signal("HUP");
-        wait_until("the reload is counted", || {
-            self.metric("standpipe_config_reloads_total", &[]) > before
+        wait_until("the file is read", || {
+            let read = self.metric("standpipe_config_last_read_timestamp_seconds", &[]);
+            read >= written.as_secs_f64()
         });
     }
 
