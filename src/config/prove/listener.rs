@@ -123,6 +123,7 @@ impl Proof<'_> {
         };
         if let Some(at) = &written.http
             && limits.target_bytes >= limits.head_bytes
+            && !self.notes.is_spoken_for(&at.place.key)
         {
             let remedy = "the target is part of the head: make head larger or target smaller";
             self.notes.mistake(&at.place, "target does not fit into head", remedy);
