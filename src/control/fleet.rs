@@ -76,8 +76,7 @@ impl Fleet {
         let mut fleet = Self { plan, registry, wards, ending, material, version: 0 };
         fleet.regroup(Duration::ZERO);
         // What a server drained from the start gets is wanted there: its sticky clients.
-        let all: Vec<ServerId> = fleet.wards.iter().flat_map(|ward| ward.ids.clone()).collect();
-        all.into_iter().for_each(|id| drop(fleet.settle_pipes(id)));
+        drop(fleet.settle_all_pipes());
         fleet
     }
 
@@ -121,25 +120,33 @@ impl Fleet {
                 ends.add(order, &self.registry);
             }
         }
-        let all: Vec<ServerId> = self.wards.iter().flat_map(|ward| ward.ids.clone()).collect();
-        for id in all {
-            if let Some(order) = self.settle_pipes(id) {
-                ends.add(order, &self.registry);
-            }
+        for order in self.settle_all_pipes() {
+            ends.add(order, &self.registry);
         }
         ends
     }
 
+    fn settle_all_pipes(&mut self) -> Vec<Order> {
+        let counts = self.wards.iter().map(|ward| ward.ids.len()).enumerate();
+        let all: Vec<(usize, usize)> =
+            counts.flat_map(|(ward, count)| (0..count).map(move |at| (ward, at))).collect();
+        all.into_iter().filter_map(|(ward, at)| self.settle_pipes(ward, at)).collect()
+    }
+
     /// What a change of health asks of the server's pipes.
     pub fn on_change(&mut self, change: &Change) -> Option<Order> {
-        self.settle_pipes(change.id)
+        let mut wards = self.wards.iter().enumerate();
+        let place = wards.find_map(|(index, ward)| {
+            Some((index, ward.ids.iter().position(|id| *id == change.id)?))
+        });
+        place.and_then(|(ward, at)| self.settle_pipes(ward, at))
     }
 
     /// What is to become of the pipes of a server that is in the file, unless it was told already:
     /// they end while it is down or drains, and stay once it is wanted again.
-    fn settle_pipes(&mut self, id: ServerId) -> Option<Order> {
-        let ward = self.ward(id)?;
-        let at = ward.ids.iter().position(|other| *other == id)?;
+    fn settle_pipes(&mut self, ward: usize, at: usize) -> Option<Order> {
+        let ward = self.wards.get(ward)?;
+        let id = *ward.ids.get(at)?;
         let paced = || Some(pace(ward.plan.drain, self.registry.known(id).live()));
         let draining = ward.plan.servers[at].draining.then(|| (EndServer::Draining, paced()));
         let wish = match (ward.checkup.state(id), ward.plan.on_down) {

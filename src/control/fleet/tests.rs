@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::balance::{MemberState, ServerId};
-use crate::config::plan::{Drain, Plan};
+use crate::config::plan::{Drain, OnDown, Plan};
 use crate::config::snapshot::{EndServer, Order};
 use crate::config::{self, System};
 use crate::control::fleet::{Ends, Fleet, pace};
@@ -159,6 +159,67 @@ fn a_server_that_is_wanted_again_keeps_what_it_still_has() {
     assert_eq!(why(checked(&mut fleet, true)), Some(EndServer::Draining));
     assert_eq!(reload(&mut fleet, 4, &both(), health).keeps.len(), 1);
     assert!(reload(&mut fleet, 5, &both(), health).keeps.is_empty());
+}
+
+/// Whatever happens in whatever order, the cores end the pipes of those servers that are to be
+/// left, and of no other: a core goes on until it is told to stop.
+#[test]
+fn what_the_cores_were_told_is_what_the_fleet_means() {
+    for seed in 0..200 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut fleet = fleet(&both(), "health = { every = \"1s\", fall = 1, rise = 1 }");
+        let mut core = std::collections::HashMap::new();
+        let mut hear = |orders: Vec<Order>| {
+            for order in orders {
+                match order {
+                    Order::EndServer { id, over, why } => drop(core.insert(id, (why, over))),
+                    Order::KeepServer { id } => drop(core.remove(&id)),
+                    other => panic!("{other:?}"),
+                }
+            }
+            core.clone()
+        };
+        for step in 0..30 {
+            let told = if random.bool() {
+                let choose = |random: &mut fastrand::Rng, some: &[&str]| {
+                    some[random.usize(..some.len())].to_owned()
+                };
+                let entry = |random: &mut fastrand::Rng, server: &str| match random.u8(..4) {
+                    0 => String::new(),
+                    1 => format!("{{ address = {server}, drain = true }},"),
+                    _ => format!("{server},"),
+                };
+                let servers = entry(&mut random, A) + &entry(&mut random, B);
+                let servers = if servers.is_empty() { B.to_owned() } else { servers };
+                let more = format!(
+                    "on_down = \"{}\"\non_remove = \"{}\"\n\
+                     health = {{ every = \"1s\", fall = 1, rise = 1 }}\n",
+                    choose(&mut random, &["keep", "drain", "close"]),
+                    choose(&mut random, &["keep", "drain", "close"]),
+                );
+                let ends = reload(&mut fleet, step, &servers, &more);
+                hear(ends.keeps.into_iter().chain(ends.orders).collect())
+            } else {
+                let ids = fleet.wards[0].ids.clone();
+                let id = ids[random.usize(..ids.len())];
+                let good = random.bool();
+                let change = fleet.wards[0].checkup.checked(Duration::from_secs(step), id, good);
+                hear(change.and_then(|change| fleet.on_change(&change)).into_iter().collect())
+            };
+            let ward = &fleet.wards[0];
+            for (server, id) in ward.plan.servers.iter().zip(&ward.ids) {
+                let down = ward.checkup.state(*id) == Some(MemberState::Down);
+                let expected = match (down, ward.plan.on_down, server.draining) {
+                    (true, OnDown::Drain, _) => Some((EndServer::Down, true)),
+                    (true, OnDown::Close, _) => Some((EndServer::Down, false)),
+                    (_, _, true) => Some((EndServer::Draining, true)),
+                    (_, _, false) => None,
+                };
+                let told = told.get(id).map(|(why, over)| (*why, over.is_some()));
+                assert_eq!(told, expected, "seed {seed}, step {step}, {}", server.name);
+            }
+        }
+    }
 }
 
 #[test]
