@@ -9,7 +9,8 @@ use crate::balance::health::{Change, Checkup, Rules};
 use crate::balance::{Group, Member, MemberState, ServerId, key_of};
 use crate::config::certificates::{FromClient, ToServer};
 use crate::config::plan::{
-    Drain, Listener, OnDown, OnRemove, Plan, Pool, Service, Sticky, WhenEmpty,
+    Drain, Listener, OnDown, OnRemove, Plan, Pool, Server, ServerAddress, Service, Sticky,
+    WhenEmpty,
 };
 use crate::config::snapshot::{EndServer, ListenerState, Order, PoolState, Snapshot};
 
@@ -276,7 +277,7 @@ impl Fleet {
                     source: ward.plan.source.get(at % ward.plan.source.len().max(1)).copied(),
                     send_proxy: ward.plan.send_proxy,
                     tls: tls.clone().and_then(name),
-                    host: server.name.to_string(),
+                    host: host_of(&ward.plan, server),
                 };
                 targets.push((*id, target));
             }
@@ -349,6 +350,16 @@ pub fn pace(drain: Drain, live: u64) -> Duration {
         Drain::Window(window) => window,
         Drain::Rate(rate) => Duration::from_secs_f64(live as f64 / f64::from(rate.max(1))),
     }
+}
+
+/// What an HTTP check says as `Host`: the name the server's certificate is for, else its address as
+/// written. A socket's path is no host, and strict servers refuse it.
+fn host_of(pool: &Pool, server: &Server) -> String {
+    let named = pool.tls.as_ref().and_then(|tls| tls.server_name.clone());
+    named.unwrap_or_else(|| match &server.address {
+        ServerAddress::Inet(_) => server.written.to_string(),
+        ServerAddress::Unix(_) => "localhost".to_owned(),
+    })
 }
 
 fn fresh(pool: &Pool, members: Vec<Member>) -> Group {

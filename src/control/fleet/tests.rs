@@ -265,6 +265,20 @@ fn a_pool_can_become_sticky_by_header_and_back() {
 }
 
 #[test]
+fn a_check_names_its_server_as_the_file_does() {
+    let servers = "\"10.0.0.1:9000\", { address = \"127.0.0.1:81\", name = \"b\" }, \
+                   \"unix:/run/a.sock\"";
+    let hosts = |more: &str| {
+        let more = format!("health = {{ http = \"/\" }}\n{more}");
+        let targets = fleet(servers, &more).targets().into_iter();
+        targets.map(|(_, target)| target.host).collect::<Vec<_>>()
+    };
+    assert_eq!(hosts(""), ["10.0.0.1:9000", "127.0.0.1:81", "localhost"]);
+    let tls = "tls = { server_name = \"chat.internal\", verify = false }";
+    assert_eq!(hosts(tls), ["chat.internal"; 3]);
+}
+
+#[test]
 fn a_pace_is_a_window_or_a_rate() {
     assert_eq!(pace(Drain::Window(Duration::from_secs(9)), 1_000_000), Duration::from_secs(9));
     assert_eq!(pace(Drain::Rate(50), 1000), Duration::from_secs(20));
