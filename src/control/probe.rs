@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use crate::config::plan::{Health, SendProxy, ServerAddress};
+use crate::sys::socket::has_met_itself;
 
 /// What a server that expects a PROXY header is told when nobody is behind the connection.
 const PROXY_V1_UNKNOWN: &[u8] = b"PROXY UNKNOWN\r\n";
@@ -108,7 +110,11 @@ async fn dial(address: std::net::SocketAddr, source: Option<IpAddr>) -> io::Resu
     if let Some(source) = source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
         socket.bind((source, 0).into())?;
     }
-    socket.connect(address).await
+    let stream = socket.connect(address).await?;
+    if has_met_itself(stream.as_raw_fd(), address) {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(stream)
 }
 
 async fn dial_unix(path: &PathBuf) -> io::Result<UnixStream> {

@@ -123,6 +123,13 @@ pub fn dial_error(fd: RawFd) -> Option<io::Error> {
     with(fd, |socket| socket.take_error()).unwrap_or_else(Some)
 }
 
+/// Whether a TCP socket is connected to itself. Where nobody listens on a port of this machine out
+/// of which dials are served as well, one in some ten thousand is given that very port, and the
+/// kernel lets it meet itself: its client would hear its own words.
+pub fn has_met_itself(fd: RawFd, dialled: SocketAddr) -> bool {
+    local(fd) == Some(dialled)
+}
+
 /// The address a TCP socket was accepted from.
 pub fn peer(fd: RawFd) -> Option<SocketAddr> {
     with(fd, |socket| socket.peer_addr()).ok()?.as_socket()
@@ -401,6 +408,19 @@ mod tests {
         assert_eq!(acknowledged(near.as_raw_fd()), Some(before + 5));
         let (near, _far) = UnixStream::pair().unwrap();
         assert_eq!(acknowledged(near.as_raw_fd()), None);
+    }
+
+    #[test]
+    fn a_dial_that_met_itself_is_told_from_one_that_was_answered() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let own = socket.local_addr().unwrap();
+        socket.connect(&own).expect("the kernel lets it");
+        assert!(has_met_itself(socket.as_raw_fd(), own.as_socket().unwrap()));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let answered = TcpStream::connect(address).unwrap();
+        assert!(!has_met_itself(answered.as_raw_fd(), address));
     }
 
     #[test]

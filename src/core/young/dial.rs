@@ -211,6 +211,11 @@ async fn attempt(
             return Err(cause_of(&error));
         }
     }
+    if let ServerAddress::Inet(address) = &plan.servers[member].address
+        && socket::has_met_itself(fd, *address)
+    {
+        return Err(Cause::Refused);
+    }
     let mut preface = Vec::new();
     if let Some(version) = plan.send_proxy {
         let unix = matches!(plan.servers[member].address, ServerAddress::Unix(_));
