@@ -96,6 +96,29 @@ mod tests {
     }
 
     #[test]
+    fn what_a_dead_core_was_lent_comes_back() {
+        let (registry, id) = registry();
+        let cores: [Arc<CoreCounters>; 2] = [Arc::default(), Arc::default()];
+        let mut publisher = Publisher::new(2);
+        let known = registry.known(id);
+        known.cells[0].live.add(4);
+        known.cells[1].live.add(5);
+        publisher.publish(&cores, &registry, &[10]);
+        // As control leaves the cells of a core that died.
+        registry.bury(1);
+        cores[1].loads_heard.set(u64::MAX);
+        for _ in 0..10 {
+            if let Some(loads) = publisher.publish(&cores, &registry, &[10]) {
+                cores[0].loads_heard.set(loads.version);
+                // Clients enough for all it is lent.
+                known.cells[0].live.set(u64::from(loads.of(id, 0).quota));
+            }
+        }
+        let left = publisher.last.of(id, 0).quota;
+        assert!(left >= 9, "{left} of 10 for the one that lives");
+    }
+
+    #[test]
     fn quotas_never_add_up_to_more_than_the_maximum() {
         let (registry, id) = registry();
         let cores: [Arc<CoreCounters>; 2] = [Arc::default(), Arc::default()];

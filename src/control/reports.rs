@@ -70,6 +70,8 @@ impl Control {
         counters.live.set(0);
         counters.young.set(0);
         counters.closing.set(0);
+        // It will not use what it was lent: as if it had heard of every cut.
+        counters.loads_heard.set(u64::MAX);
     }
 
     /// Nobody is left to serve.
