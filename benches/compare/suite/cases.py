@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Callable
 
 from . import special
-from .rig import MODES, Broken, cpu_ns
+from .rig import MODES, Broken, cpu_ns, descendants
 
 PEERS = ("haproxy", "nginx")
 ALL = ("direct", "standpipe", *PEERS)
@@ -45,7 +45,7 @@ def with_sides(rig, target, run, manner="echo", **values):
 
 def times(rig):
     seconds = rig.options.seconds
-    return ("--duration", f"{seconds}s", "--warmup", f"{max(0.5, seconds / 4):.1f}s")
+    return ("--duration", f"{seconds}s", "--warmup", "500ms")
 
 
 def pid_of(proxy):
@@ -154,7 +154,7 @@ def idle(rig, target, mode, _):
     def run(proxy):
         watcher.start()
         return rig.load("idle", target, mode, "-c", 2 * n, "--steps", f"{n},{2 * n}",
-                        "--hold", "2s", "--speak", "2s", pid=pid_of(proxy))
+                        "--hold", "500ms", "--speak", "1s", pid=pid_of(proxy))
     try:
         result = with_sides(rig, target, run, small=True)
     finally:
@@ -221,6 +221,37 @@ def broadcast(rig, target, mode, variant):
             rig.end(one)
 
 
+STORM = 2000                    # sockets that shake hands at once
+
+
+def storm(rig, target, mode, _):
+    """Peak memory while many shake hands as fast as the generator dials. A few did before, so that
+    code and certificates are in memory when zero is taken; the kernel keeps the peak."""
+    def run(proxy):
+        rig.load("idle", target, mode, "-c", 20, "--hold", "100ms", "--speak", "100ms")
+        time.sleep(0.3)
+        family = (proxy.pid, *descendants(proxy.pid))
+        for pid in family:
+            Path(f"/proc/{pid}/clear_refs").write_text("5")     # the peak begins anew
+        zero = sum(memory(pid, "VmRSS") for pid in family)
+        result = rig.load("idle", target, mode, "-c", STORM, "--connect-rate", 100_000,
+                          "--hold", "1s", "--speak", "500ms")
+        peak = sum(memory(pid, "VmHWM") for pid in family)
+        time.sleep(0.5)
+        after = sum(memory(pid, "VmRSS") for pid in family)
+        return {"peak": peak - zero, "each": (peak - zero) / STORM, "after": after - zero,
+                "zero": zero, "open_max_ms": result["connect"]["max"] / 1e6}
+    return with_sides(rig, target, run, small=True)
+
+
+def memory(pid, name):
+    """Bytes of one line of /proc/PID/status."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise Broken(f"no {name} of process {pid}")
+
+
 CPU = ("CPU of the proxy", "µs")
 LATENCY = {"p50_us": ("latency p50", "µs"), "p99_us": ("latency p99", "µs"),
            "p999_us": ("latency p99.9", "µs"), "max_us": ("latency max", "µs")}
@@ -250,7 +281,12 @@ CASES = (
     Case("broadcast", "One server message to all", broadcast,
          {"cpu_us": ("CPU of the proxy for each client", "µs"),
           "all_ms": ("until the last has it", "ms"), "worst_ms": ("worst", "ms")},
-         variants=("1000",)),
+         variants=("1000",), targets=PROXIES),
+    Case("storm", f"Peak memory while {STORM:,} wss sockets shake hands at once", storm,
+         {"peak": ("peak above zero, RSS", "B"), "each": ("peak of each socket", "B"),
+          "after": ("kept when all are gone", "B"), "zero": ("zero: started, 20 came and went", "B"),
+          "open_max_ms": ("until the last is open", "ms")},
+         modes=("wss",), targets=PROXIES, repeats=3, quick=("",)),
     Case("silence", "First byte after silence, 500 sockets each", special.silence, LATENCY,
          targets=("together",), modes=("all",), repeats=3),
     Case("nat", "10,000 users behind one address, 8 servers", special.nat,
@@ -260,10 +296,10 @@ CASES = (
     Case("bytes", "The same without frame boundaries (relay = \"bytes\")", special.bytes_price,
          {"cpu_us": ("CPU of one round trip, 1,000 sockets", "µs"),
           "user": ("user memory of an idle connection", "B")},
-         modes=("ws-bytes",), targets=OURS, quick=("",)),
+         modes=("ws-bytes",), targets=OURS, repeats=3, quick=("",)),
     Case("size", "Message size, 16 sockets that ping-pong", special.size,
          {"cpu_us": CPU, "cpu_ns_byte": ("CPU for each byte", "ns")},
-         variants=special.SIZES, modes=("l4", "ws"), repeats=3),
+         variants=special.SIZES, modes=("l4", "ws"), targets=PROXIES, repeats=3),
     Case("connections", "More and more connections", special.connections,
          {"user": ("user memory of one connection", "B"), "cpu_us": CPU,
           "reload_ms": ("CPU of a reload", "ms"),
@@ -276,3 +312,38 @@ CASES = (
          {"cpu_us": CPU, "rate": ("round trips", "/s")},
          variants=("1", "2"), modes=("l4", "ws"), targets=OURS, repeats=3),
 )
+
+# The cells of the figures to reach: measured before all others. The servers' own floor (`direct`)
+# is measured once; a proxy's cells are what is repeated.
+HEADLINE = {"idle": ("",), "talk": ("1000",), "light": ("4000", "15000"), "bulk": ("16",),
+            "churn": ("full", "resumed"), "fixed": ("50 %",)}
+HEADLINE_ROUNDS = 3             # before anything else gets its turn
+THEN = ("storm", "nat", "bytes", "silence", "broadcast", "connections", "servers", "size", "cores")
+
+
+def order(repeats):
+    """(case, variant, round) of all there is, the order in which it is worth having: a budget may
+    end it anywhere, and each round is whole before the next begins."""
+    by_name = {case.name: case for case in CASES}
+    rounds = lambda case: range(min(repeats, case.repeats or repeats))
+
+    def headline(wanted):
+        for turn in wanted:
+            for name, variants in HEADLINE.items():
+                if turn in rounds(by_name[name]):
+                    yield from ((by_name[name], variant, turn) for variant in variants)
+
+    def others(wanted):
+        named = [by_name[name] for name in THEN]
+        rest = [case for case in CASES if case.name not in THEN]
+        for turn in wanted:
+            for case in named + rest:
+                if turn in rounds(case):
+                    yield from ((case, variant, turn) for variant in case.variants
+                                if variant not in HEADLINE.get(case.name, ()))
+
+    yield from headline(range(HEADLINE_ROUNDS))
+    yield from ((c, v, turn) for c, v, turn in others(range(1)) if c.name in THEN)
+    yield from headline(range(HEADLINE_ROUNDS, repeats))
+    yield from ((c, v, turn) for c, v, turn in others(range(1)) if c.name not in THEN)
+    yield from others(range(1, repeats))

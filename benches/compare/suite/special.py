@@ -16,8 +16,8 @@ NAT = {
     "cookie": ("least-connections", "", "sticky = { cookie = \"sp\" }", "ws"),
 }
 NAT_SERVERS = 8
-SIZES = ("16", "128", "1024", "4096", "16384", "65536", "262144", "1048576")
-COUNTS = ("1000", "3000", "10000", "30000", "100000")
+SIZES = ("16", "256", "4096", "65536", "1048576")
+COUNTS = ("1000", "3000", "10000", "30000", "50000")
 FLEETS = ("2", "10", "100", "1000")
 # Each worker has a descriptor table of its own: two a connection, and room for an uneven share.
 CONNECTIONS_PER_TABLE = 7500

@@ -28,16 +28,24 @@ GOALS = (
 )
 
 
+PLACE = ("case", "mode", "variant", "target")
+
+
+def words_of(cell):
+    return " ".join(filter(None, (cell[name] for name in PLACE)))
+
+
 class Figures:
     """Medians of everything measured."""
 
     def __init__(self, cells):
-        self.values, self.troubles = {}, {}
+        self.values, self.troubles, self.counts = {}, {}, {}
         for cell in cells:
             place = (cell["case"], cell["mode"], cell["variant"], cell["target"])
             if "figures" not in cell:
                 self.troubles.setdefault(place, []).append(cell["trouble"])
                 continue
+            self.counts[place] = self.counts.get(place, 0) + 1
             for name, value in cell["figures"].items():
                 if isinstance(value, (int, float)):
                     self.values.setdefault((*place, name), []).append(value)
@@ -48,6 +56,22 @@ class Figures:
         """(median, low, high), or None."""
         values = self.values.get((case, mode, variant, target, name))
         return (statistics.median(values), min(values), max(values)) if values else None
+
+    def repeats(self, headline):
+        """How often cells were measured, fewest and most: of the figures table, and of the rest."""
+        counts = {"figures table": [], "other cells": []}
+        for (case, _, variant, target), count in self.counts.items():
+            if target in ("direct", "slowest"):
+                continue            # the floor is measured once, capacity is taken from talk
+            kind = "figures table" if variant in headline.get(case, ()) else "other cells"
+            counts[kind].append(count)
+        return {kind: [min(found), max(found)] for kind, found in counts.items() if found}
+
+    def loud(self):
+        """What went wrong and was to go right: one line for each; an absent peer is no fault."""
+        return sorted({f"{words_of(dict(zip(PLACE, place)))}: {why}"
+                       for place, found in self.troubles.items() for why in found
+                       if "not installed" not in why})
 
     def trouble(self, case, mode, variant, target):
         found = self.troubles.get((case, mode, variant, target))
@@ -132,14 +156,23 @@ def silence_section(figures):
     return "\n".join([*out, ""])
 
 
+def repeats(machine):
+    known = [f"{kind} {low}–{high}" if low != high else f"{kind} {low}"
+             for kind, (low, high) in machine["repeats"].items()]
+    return f"Runs of each cell: {', '.join(known)}." if known else "Nothing was measured yet."
+
+
 def page(machine, figures, pictures):
     out = [f"# standpipe beside HAProxy and nginx: {machine['date']}", "",
            f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Linux "
            f"{machine['kernel']}; {'; '.join(machine['versions'].values())}.", "",
-           f"{machine['how']}", "",
+           f"{machine['how']} {repeats(machine)}", "",
            "Numbers are medians, with the lowest and the highest run in brackets. `direct` is "
            "client and server without a proxy: the floor.", "",
            "## Figures to reach", "", goals(figures), ""]
+    if machine["trouble"]:
+        out[2:2] = ["**Not all is well: these were void or went wrong, and are missing below.**", "",
+                    *(f"* {line}" for line in machine["trouble"]), ""]
     if machine["notes"]:
         out += ["Notes:", "", *(f"* {note}" for note in machine["notes"]), ""]
     for case in CASES:
