@@ -232,3 +232,30 @@ fn who_connected_and_said_nothing_yet_is_served_after_the_listeners_are_closed()
     assert_eq!(client.response("GET").text(), "late");
     standpipe.wait_exit();
 }
+
+#[test]
+fn a_reset_behind_long_frames_is_a_reset_and_every_frame_before_it_is_whole() {
+    const FRAMES: usize = 300;
+    // Long enough to be spliced, and no two of one length: headers fall anywhere in a packet.
+    let payload = |number: usize| vec![number as u8; (17 << 10) + number * 401];
+    let server = upgrading(move |mut reader| {
+        for number in 0..FRAMES {
+            reader.send(ws::frame(ws::BINARY, false, &payload(number)));
+        }
+        // The client has them all: what comes now meets a flow with nothing under way.
+        let heard = ws::read_frame(&mut reader);
+        assert!(heard.is_some(), "the client says that it has them all");
+        reset(&reader);
+    });
+    let web = Web::before(&[&server]);
+    let (mut client, _) = ws::open(web.address, "/");
+    for number in 0..FRAMES {
+        let frame = ws::read_frame(&mut client).expect("a frame");
+        assert!(frame.payload == payload(number), "frame {number} is whole and in its place");
+    }
+    client.stream.write_all(&ws::frame(ws::TEXT, true, b"all")).expect("a frame goes out");
+    let frames = frames_of(&mut client);
+    assert_eq!(frames.last().and_then(ws::Frame::close_code), Some(1011), "{frames:?}");
+    drop(client);
+    l4::wait_ended(&web.standpipe, "server/pipe/reset", 1);
+}

@@ -4,16 +4,16 @@
 
 use std::io;
 
-use crate::meter::Gear;
+use crate::meter::{Ending, Gear, Stage};
 use crate::sys::pipe::Pipe;
 use crate::sys::ring::Timespec;
 use crate::sys::socket::{self, Received};
 
-use super::Wire;
 use super::entry::{DIRECTIONS, NONE};
 use super::pump::{SPILL_BYTES_MANY, SPLICE_BYTES};
 use super::slab::Key;
 use super::token::{Kind, Token};
+use super::{How, Wire, closing};
 
 /// Wakes in a row with less than this make a bulk flow parked again.
 const THIN_BYTES: usize = 8 << 10;
@@ -26,7 +26,7 @@ const TURN_BYTES: usize = 8 << 20;
 /// The most and the least of them that one flow may move.
 const SHARE_BYTES: std::ops::RangeInclusive<usize> = 128 << 10..=2 << 20;
 /// How long flows that emptied their source rest.
-static REST: Timespec = Timespec::new().nsec(500_000);
+static REST: Timespec = Timespec::new().nsec(2_000_000);
 
 /// How bulk flows share a turn, and which of them rest.
 #[derive(Debug, Default)]
@@ -88,6 +88,7 @@ impl Wire {
             self.counters.pipes_lent.inc();
             return self.block(key, end);
         }
+        let stranded = through.held > 0;
         self.pool.give_back(through);
         if thin {
             flow.runs = 0;
@@ -99,6 +100,11 @@ impl Wire {
             Pause::Empty | Pause::Enough | Pause::SinkFull => self.arm(key, end),
             Pause::Heads => self.serve_heads(key, end),
             Pause::Ended => self.source_ended(key, end),
+            Pause::SourceFailed(error) if stranded => {
+                // Not even a Close may follow a stream that lacks a part.
+                let cause = closing::cause_of(&error);
+                self.close(key, Ending::new(closing::SIDES[end], Stage::Pipe, cause), How::Abort);
+            }
             Pause::SourceFailed(error) => self.source_failed(key, end, &error),
             Pause::SinkFailed(error) => self.sink_failed(key, end, &error),
         }
@@ -109,30 +115,54 @@ impl Wire {
         let share = self.bulk.share();
         let mut moved = 0;
         loop {
-            let unseen = match self.staged_unseen(key, end) {
-                None => return (moved, Pause::Empty),
-                Some(0) => return (moved, Pause::Heads),
-                Some(unseen) => unseen,
-            };
-            let Some(pipe) = self.slab.get_mut(key) else { return (moved, Pause::Enough) };
-            if moved >= share || pipe.flows[end].turn != NONE {
-                return (moved, Pause::Enough);
+            let pause = self.fill(key, end, through, share, &mut moved);
+            let Some(pipe) = self.slab.get(key) else { return (moved, Pause::Enough) };
+            match (drain(through, pipe.ends[1 - end].fd), pause) {
+                (Err(e), _) => return (moved, Pause::SinkFailed(e)),
+                (Ok(_), Some(Pause::SourceFailed(e))) => return (moved, Pause::SourceFailed(e)),
+                (Ok(false), _) => return (moved, Pause::SinkFull),
+                (Ok(true), Some(pause)) => return (moved, pause),
+                (Ok(true), None) => {}
             }
-            let (source, sink) = (pipe.ends[end].fd, pipe.ends[1 - end].fd);
-            match through.fill(source, through.room.min(unseen)) {
-                Ok(0) => return (moved, Pause::Ended),
+        }
+    }
+
+    /// Fills the pipe with one piece of plain bytes, or with as many frames as there are: each
+    /// drained by itself would leave a short packet behind a long one. `None`: to be drained, and
+    /// there may be more.
+    fn fill(
+        &mut self,
+        key: Key,
+        end: usize,
+        through: &mut Pipe,
+        share: usize,
+        moved: &mut usize,
+    ) -> Option<Pause> {
+        loop {
+            let unseen = match self.staged_unseen(key, end) {
+                Ok(0) => return Some(Pause::Heads),
+                Ok(unseen) => unseen,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Some(Pause::Empty),
+                Err(e) => return Some(Pause::SourceFailed(e)),
+            };
+            let Some(pipe) = self.slab.get_mut(key) else { return Some(Pause::Enough) };
+            if *moved >= share || pipe.flows[end].turn != NONE {
+                return Some(Pause::Enough);
+            }
+            match through.fill(pipe.ends[end].fd, unseen.min(through.room - through.held)) {
+                Ok(0) => return Some(Pause::Ended),
                 Ok(n) => {
-                    moved += n;
+                    *moved += n;
                     pipe.flows[end].bytes += n as u64;
                     self.staged_spliced(key, end, n);
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return (moved, Pause::Empty),
-                Err(e) => return (moved, Pause::SourceFailed(e)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    return if through.held > 0 { None } else { Some(Pause::Empty) };
+                }
+                Err(e) => return Some(Pause::SourceFailed(e)),
             }
-            match drain(through, sink) {
-                Ok(true) => {}
-                Ok(false) => return (moved, Pause::SinkFull),
-                Err(e) => return (moved, Pause::SinkFailed(e)),
+            if unseen == usize::MAX || through.held >= through.room {
+                return None;
             }
         }
     }

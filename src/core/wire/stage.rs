@@ -1,6 +1,7 @@
 //! What stands between reading and sending on pipes that are more than bytes: the frame relay.
 //! Here what it wants done is carried out; what that is, it decides alone.
 
+use std::io;
 use std::ops::Range;
 use std::os::fd::RawFd;
 use std::time::Instant;
@@ -167,26 +168,25 @@ impl Wire {
         }
     }
 
-    /// Bytes of `end` that may go on without being looked at any further; `None` if nothing is
-    /// there by which to tell. Where a frame ends, the next one's header is looked at in the
-    /// socket, so that it can go the same way.
-    pub(super) fn staged_unseen(&mut self, key: Key, end: usize) -> Option<usize> {
+    /// Bytes of `end` that may go on without being looked at any further. Where a frame ends, the
+    /// next one's header is looked at in the socket, so that it can go the same way.
+    ///
+    /// # Errors
+    /// As [`socket::peek`]: `WouldBlock` if nothing is there by which to tell. A reset is told only
+    /// once: whoever reads after this finds a clean end.
+    pub(super) fn staged_unseen(&mut self, key: Key, end: usize) -> io::Result<usize> {
         let now = self.milliseconds();
-        let pipe = self.slab.get_mut(key)?;
+        let Some(pipe) = self.slab.get_mut(key) else { return Ok(0) };
         let fd = pipe.ends[end].fd;
-        let Some(extra) = &mut pipe.extra else { return Some(usize::MAX) };
+        let Some(extra) = &mut pipe.extra else { return Ok(usize::MAX) };
         let unseen = extra.unseen(end);
-        let Some(relay) = &mut extra.relay else { return Some(unseen) };
+        let Some(relay) = &mut extra.relay else { return Ok(unseen) };
         if unseen > 0 || extra.secure.iter().any(Option::is_some) {
-            return Some(unseen);
+            return Ok(unseen);
         }
         let mut header = [0; HEADER_MAX];
-        match socket::peek(fd, &mut header) {
-            Ok(n) => Some(relay.peek(WHO[end], &header[..n], SPLICE_BYTES as u64, now) as usize),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
-            // Whoever reads will find the same.
-            Err(_) => Some(0),
-        }
+        let n = socket::peek(fd, &mut header)?;
+        Ok(relay.peek(WHO[end], &header[..n], SPLICE_BYTES as u64, now) as usize)
     }
 
     /// `bytes` of `end` went on without being looked at.
