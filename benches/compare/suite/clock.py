@@ -5,7 +5,7 @@ import resource
 import time
 from pathlib import Path
 
-GUESS_S = {"idle": 8, "silence": 75, "connections": 35, "nat": 9, "bytes": 12, "ceiling": 20}
+GUESS_S = {"idle": 8, "silence": 75, "connections": 32, "nat": 9, "bytes": 12, "ceiling": 20}
 GUESS_OTHER_S = 3.5             # until a case has been timed
 
 

@@ -16,13 +16,14 @@ NAT = {
     "cookie": ("least-connections", "", "sticky = { cookie = \"sp\" }", "ws"),
 }
 NAT_SERVERS = 8
-SIZES = ("16", "256", "4096", "65536", "1048576")
+SIZES = ("32", "256", "4096", "65536", "1048576")
 COUNTS = ("1000", "3000", "10000", "30000", "50000")
 FLEETS = ("2", "10", "100", "1000")
 # Each worker has a descriptor table of its own: two a connection, and room for an uneven share.
 CONNECTIONS_PER_TABLE = 7500
 TALKERS = 500
 TALK_RATE = 5000
+OPEN_RATE = 2500                # slow enough that nobody waits in a queue when the talk begins
 
 
 def seconds(rig):
@@ -106,11 +107,13 @@ def connections(rig, target, mode, variant):
         proxy = rig.proxy(target, 8, workers=workers, pool_lines=lines)
         share = min(1.0, TALKERS / count)
         result = rig.load("run", target, mode, "-c", count, "--rate", TALK_RATE, "--active", share,
-                          "--duration", seconds(rig), "--warmup", "1s", pid=proxy.pid, limit=180)
+                          "--connect-rate", OPEN_RATE, "--duration", seconds(rig),
+                          "--warmup", f"{1 + count // 10_000}s", pid=proxy.pid, limit=180)
         figures = {"user": result["target_bytes_per_connection"],
                    "cpu_us": result["target_cpu_per_round_ns"] / 1e3}
         time.sleep(1.0)
-        load, out = rig.load("idle", target, mode, "-c", count, "--hold", "600s", pid=proxy.pid,
+        load, out = rig.load("idle", target, mode, "-c", count, "--connect-rate", OPEN_RATE,
+                             "--hold", "600s", pid=proxy.pid,
                              background=True)
         await_open(rig, count)
         figures["reload_ms"] = reload(rig, proxy, 8, workers, lines.replace("1s", "2s"))

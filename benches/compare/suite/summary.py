@@ -254,7 +254,7 @@ def plots(figures):
             log_x=False, log_y=True)
         out[f"growth-size-{mode}"] = line_plot(
             figures, "size", mode, cases["size"].variants, TARGETS[1:], "cpu_ns_byte",
-            f"{TITLES[mode]}: messages from 16 B to 1 MiB", "bytes of a message",
+            f"{TITLES[mode]}: messages from 32 B to 1 MiB", "bytes of a message",
             "CPU for each byte, ns (logarithmic)", BETTER, log_y=True)
     return {name: text for name, text in out.items() if text}
 
