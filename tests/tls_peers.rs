@@ -117,6 +117,72 @@ fn openssl_resumes_its_sessions() {
 }
 
 #[test]
+fn a_ticket_of_one_process_resumes_at_another_with_the_same_keys() {
+    let Some(openssl) = tool("openssl") else { return };
+    let authority = Authority::new();
+    let web = authority.issue("web", &["web.example"]);
+    let (ca, behind) = (authority.pem(), common::l4::echo());
+    let start = |tickets: &str| {
+        let at = here();
+        let tls = "tls = { certificates = [{ cert = \"web.pem\", key = \"web.key\" }], \
+                   ticket_keys = \"tickets\" }";
+        let config = common::l4::config(at, &[&behind.to_string()], tls, "", "");
+        let files: [(&str, &[u8]); 4] = [
+            ("web.pem", web.cert.as_bytes()),
+            ("web.key", web.key.as_bytes()),
+            ("own-ca.pem", ca.as_bytes()),
+            ("tickets", tickets.as_bytes()),
+        ];
+        (common::Standpipe::start_with(&config, &files, &[]), at)
+    };
+    let scene = |(standpipe, at), authority| Scene { standpipe, at, authority };
+    // 48 bytes each, in base64.
+    let (shared, strange) = ("c3RhbmRwaXBl".repeat(5) + "AAAA", "cGlwZXN0YW5k".repeat(5) + "AAAA");
+    let one = scene(start(&shared), Authority::new());
+    let other = scene(start(&shared), Authority::new());
+    let stranger = scene(start(&strange), Authority::new());
+    for version in ["-tls1_2", "-tls1_3"] {
+        let session = one.standpipe.folder().join(version);
+        let path = session.to_str().expect("a plain path");
+        let mut client = Client::start(&openssl, &one, &[version, "-sess_out", path]);
+        client.hear("New, ");
+        client.say("words");
+        client.hear("words");
+        common::wait_until("the session is kept", || {
+            let text = std::fs::read_to_string(&session).unwrap_or_default();
+            text.contains("END SSL SESSION PARAMETERS")
+        });
+        for (scene, how) in [(&stranger, "New, "), (&other, "Reused, ")] {
+            let mut client = Client::start(&openssl, scene, &[version, "-sess_in", path]);
+            client.hear(how);
+            client.say("once more");
+            client.hear("once more");
+        }
+    }
+    let count = |scene: &Scene, name: &str| scene.standpipe.metric(name, &[]);
+    assert_eq!(count(&other, "standpipe_tls_handshakes_resumed_total"), 2.0);
+    assert_eq!(count(&stranger, "standpipe_tls_handshakes_resumed_total"), 0.0);
+}
+
+#[test]
+fn websocket_libraries_come_over_tls() {
+    let Some(python) = common::peers::python("websockets") else { return };
+    let Some(node) = common::peers::node("ws") else { return };
+    let behind = common::address();
+    let _running = common::peers::start(&node, "ws_server.js", &[&behind.port().to_string()]);
+    let scene = Scene::new("l7", "", behind, "", &[]);
+    let (url, ca) = (format!("wss://{}/", scene.at), scene.standpipe.folder().join("own-ca.pem"));
+    for (program, client, variable) in [
+        (&python, "websockets_client.py", "SSL_CERT_FILE"),
+        (&node, "ws_client.js", "NODE_EXTRA_CA_CERTS"),
+    ] {
+        let said = common::peers::run_with(program, client, &[&url], &[(variable, &ca)]);
+        assert!(said.contains("ok"), "{client}");
+    }
+    wait_ended(&scene.standpipe, "client/pipe/closed", 20);
+}
+
+#[test]
 fn pythons_ssl_parts_in_peace() {
     let Some(python) = tool("python3") else { return };
     let scene = Scene::l4();

@@ -86,7 +86,19 @@ pub fn start(program: &Path, name: &str, arguments: &[&str]) -> Running {
 
 /// Runs a client of `tests/peers` to its end; what it printed.
 pub fn run(program: &Path, name: &str, arguments: &[&str]) -> String {
-    let out = command(program, name, arguments).output().unwrap_or_else(|e| panic!("{name}: {e}"));
+    run_with(program, name, arguments, &[])
+}
+
+/// The same with more variables.
+pub fn run_with(
+    program: &Path,
+    name: &str,
+    arguments: &[&str],
+    variables: &[(&str, &Path)],
+) -> String {
+    let mut command = command(program, name, arguments);
+    command.envs(variables.iter().copied());
+    let out = command.output().unwrap_or_else(|e| panic!("{name}: {e}"));
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     let trouble = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success(), "{name}: {}\n{text}{trouble}", out.status);

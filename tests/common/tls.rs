@@ -197,7 +197,7 @@ impl Scene {
         more: &[(&str, &Pair)],
     ) -> Scene {
         let authority = Authority::new();
-        let web = authority.issue("web", &["web.example", "localhost"]);
+        let web = authority.issue("web", &["web.example", "localhost", "127.0.0.1"]);
         let ca = authority.pem();
         let mut files = vec![
             ("web.pem".to_string(), web.cert),
