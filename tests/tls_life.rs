@@ -1,0 +1,195 @@
+//! What changes around living TLS sockets, and who is turned away: certificates swapped under many
+//! sockets, secrets written for those who debug, servers and clients that prove nothing.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::sync::{Arc, Mutex};
+
+use common::l4::{echo, wait_ended};
+use common::tls::{Authority, Client, Pair, Scene, connect, echo_server, echoed, ended};
+use common::wait_until;
+use rustls::{AlertDescription, Error, KeyLog};
+
+fn open(scene: &Scene, count: usize) -> Vec<Client> {
+    let config = scene.client();
+    (0..count).map(|_| connect(scene.at, &config, "web.example").expect("a handshake")).collect()
+}
+
+/// Whether a new client that asks for `name` is shown a certificate for it.
+fn shows(scene: &Scene, name: &str) -> bool {
+    connect(scene.at, &scene.client(), name).is_ok()
+}
+
+#[test]
+fn certificates_are_swapped_under_many_sockets_and_bad_ones_touch_nobody() {
+    let scene = Scene::l4();
+    let mut clients = open(&scene, 400);
+    let mut all_echo = |when: &str| {
+        for client in &mut clients {
+            assert_eq!(echoed(client, b"still"), b"still", "{when}");
+        }
+    };
+    all_echo("at first");
+    let place = |name: &str, text: &str| {
+        std::fs::write(scene.standpipe.folder().join(name), text).expect("written");
+    };
+    let install = |pair: &Pair| {
+        place("web.pem", &pair.cert);
+        place("web.key", &pair.key);
+    };
+    install(&scene.authority.issue("web", &["by-file.example"]));
+    wait_until("the change is noticed", || shows(&scene, "by-file.example"));
+    assert!(!shows(&scene, "web.example"));
+    all_echo("after a change of the file");
+
+    let good = scene.authority.issue("web", &["by-signal.example"]);
+    install(&good);
+    scene.standpipe.signal("HUP");
+    wait_until("the signal is heard", || shows(&scene, "by-signal.example"));
+    assert!(!shows(&scene, "by-file.example"));
+    all_echo("after a signal");
+
+    let metric = |name: &str| scene.standpipe.metric(name, &[]);
+    let bad = scene.authority.issue("web", &["by-mistake.example"]);
+    for (what, cert, key, blamed) in [
+        ("another's key", &good.cert[..], &bad.key[..], "web.key"),
+        ("no key", &good.cert, "garbage", "web.key"),
+        ("no certificate", "garbage", &good.key, "web.pem"),
+    ] {
+        place("web.pem", cert);
+        place("web.key", key);
+        scene.standpipe.signal("HUP");
+        wait_until(what, || metric("standpipe_config_last_reload_good") == 0.0);
+        scene.standpipe.wait_log(&["level=error", blamed]);
+        scene.standpipe.wait_log(&["level=error", "reload refused"]);
+        assert!(shows(&scene, "by-signal.example"), "{what}");
+        all_echo(what);
+        // Good again, that the next mistake is seen by itself.
+        install(&good);
+        scene.standpipe.signal("HUP");
+        wait_until("it is good again", || metric("standpipe_config_last_reload_good") == 1.0);
+    }
+    let refused = [("result", "refused")];
+    assert!(scene.standpipe.metric("standpipe_config_reloads_total", &refused) >= 3.0);
+    all_echo("at last");
+}
+
+/// Secrets as a client knows them.
+#[derive(Debug, Default)]
+struct Secrets(Mutex<Vec<String>>);
+
+impl KeyLog for Secrets {
+    fn log(&self, label: &str, random: &[u8], secret: &[u8]) {
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let line = format!("{label} {} {}", hex(random), hex(secret));
+        self.0.lock().expect("nobody panicked").push(line);
+    }
+}
+
+#[test]
+fn secrets_are_written_where_a_listener_says_so_and_only_there() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("secrets");
+    let authority = Authority::new();
+    let web = authority.issue("web", &["web.example"]);
+    let (quiet, open) = (common::address(), common::address());
+    let listener = |name: &str, at, more: &str| {
+        format!(
+            "[listeners.{name}]\nbind = [\"{at}\"]\nmode = \"l4\"\npool = \"pool\"\n\
+             tls = {{ certificates = [{{ cert = \"web.pem\", key = \"web.key\" }}]{more} }}\n"
+        )
+    };
+    let config = format!(
+        "{}{}[pools.pool]\nservers = [\"{}\"]\n",
+        listener("quiet", quiet, ""),
+        listener("open", open, ", key_log = true"),
+        echo()
+    );
+    let files = [("web.pem", web.cert.as_bytes()), ("web.key", web.key.as_bytes())];
+    let variables = [("SSLKEYLOGFILE", file.to_str().expect("a plain path"))];
+    let _standpipe = common::Standpipe::start_with(&config, &files, &variables);
+    let visit = |at| {
+        let secrets = Arc::new(Secrets::default());
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let mut config = authority.client(&[version]);
+            config.key_log = secrets.clone();
+            let mut client = connect(at, &Arc::new(config), "web.example").expect("a handshake");
+            assert_eq!(echoed(&mut client, b"hello"), b"hello");
+        }
+        secrets.0.lock().expect("nobody panicked").clone()
+    };
+    let written = || std::fs::read_to_string(&file).unwrap_or_default();
+    // One core serves both in order: what the first would have written stands before the second's.
+    let (unwritten, due) = (visit(quiet), visit(open));
+    assert!(due.len() >= 5, "{due:?}");
+    wait_until("every secret is written", || {
+        let text = written();
+        due.iter().all(|secret| text.lines().any(|line| line == secret))
+    });
+    let text = written();
+    for secret in &unwritten {
+        let random = secret.split(' ').nth(1).expect("a random");
+        assert!(!text.contains(random), "{secret}");
+    }
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(&file).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_server_of_another_name_or_authority_gets_no_request_and_a_line_says_why() {
+    let known = Authority::new();
+    let ca = Pair { cert: known.pem(), key: String::new() };
+    let misnamed = known.issue("server", &["mail.internal"]);
+    let untrusted = Authority::new().issue("server", &["chat.internal"]);
+    let pool = "tls = { ca = \"ca.pem\", server_name = \"chat.internal\" }\n\
+                [runtime]\nworkers = 1\nadmin = \"{admin}\"\nlog = { connections = \"all\" }";
+    for pair in [misnamed, untrusted] {
+        let behind = echo_server(&pair, None);
+        let scene = Scene::new("l7", "", behind, pool, &[("ca", &ca)]);
+        let mut client = open(&scene, 1).remove(0);
+        let request = "GET / HTTP/1.1\r\nHost: web.example\r\nConnection: close\r\n\r\n";
+        client.write_all(request.as_bytes()).expect("a request");
+        let mut answer = Vec::new();
+        let _ = client.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+        scene.standpipe.wait_log(&["ending=server/dial/certificate_bad"]);
+
+        let scene = Scene::new("l4", "", behind, pool, &[("ca", &ca)]);
+        let _ = ended(&mut open(&scene, 1)[0]);
+        wait_ended(&scene.standpipe, "server/dial/certificate_bad", 1);
+        scene.standpipe.wait_log(&["ending=server/dial/certificate_bad"]);
+    }
+}
+
+#[test]
+fn who_must_show_a_certificate_and_does_not_reaches_no_server() {
+    let (clients, others) = (Authority::new(), Authority::new());
+    let ca = Pair { cert: clients.pem(), key: String::new() };
+    let scene =
+        Scene::new("l4", "tls.client_ca = \"clients.pem\"", echo(), "", &[("clients", &ca)]);
+    let (member, stranger) = (clients.issue("member", &[]), others.issue("stranger", &[]));
+    let told = |config| -> Option<Error> {
+        // In TLS 1.3 a client is done before the server has seen its certificate.
+        let refused = match connect(scene.at, &Arc::new(config), "web.example") {
+            Err(error) => error,
+            Ok(mut client) => ended(&mut client).expect_err("a refusal"),
+        };
+        refused.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).cloned()
+    };
+    let none = told(scene.authority.client(&[&rustls::version::TLS13]));
+    assert_eq!(none, Some(Error::AlertReceived(AlertDescription::CertificateRequired)));
+    assert!(told(scene.authority.client(&[&rustls::version::TLS12])).is_some());
+    wait_ended(&scene.standpipe, "client/tls/certificate_missing", 2);
+    let strange = told(scene.authority.client_with(&stranger));
+    // Its authority has the name of ours and another key.
+    assert_eq!(strange, Some(Error::AlertReceived(AlertDescription::DecryptError)));
+    wait_ended(&scene.standpipe, "client/tls/certificate_bad", 1);
+    let config = Arc::new(scene.authority.client_with(&member));
+    let mut client = connect(scene.at, &config, "web.example").expect("a handshake");
+    assert_eq!(echoed(&mut client, b"one of us"), b"one of us");
+    let counted = |name: &str| scene.standpipe.metric(name, &[]);
+    assert_eq!(counted("standpipe_tls_handshakes_full_total"), 1.0);
+}
