@@ -24,7 +24,7 @@ fn shows(scene: &Scene, name: &str) -> bool {
 #[test]
 fn certificates_are_swapped_under_many_sockets_and_bad_ones_touch_nobody() {
     let scene = Scene::l4();
-    let mut clients = open(&scene, 400);
+    let mut clients = open(&scene, 2_000);
     let mut all_echo = |when: &str| {
         for client in &mut clients {
             assert_eq!(echoed(client, b"still"), b"still", "{when}");
