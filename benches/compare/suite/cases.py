@@ -154,7 +154,7 @@ def idle(rig, target, mode, _):
     def run(proxy):
         watcher.start()
         return rig.load("idle", target, mode, "-c", 2 * n, "--steps", f"{n},{2 * n}",
-                        "--hold", "500ms", "--speak", "1s", pid=pid_of(proxy))
+                        "--hold", "1500ms", "--speak", "2s", pid=pid_of(proxy))
     try:
         result = with_sides(rig, target, run, small=True)
     finally:
