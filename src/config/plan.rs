@@ -366,3 +366,29 @@ pub struct Timeouts {
     /// TCP keepalive probes on both sides after this much silence.
     pub tcp_keepalive: Option<Duration>,
 }
+
+/// Whether one of two addresses lies within the other. (IPv6 listeners take IPv6 only.)
+pub fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let is_wide = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a == b || (a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && is_wide)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_addresses_hold_the_narrow_ones_of_their_family() {
+        let overlaps = |a: &str, b: &str| {
+            let (a, b) = (a.parse().unwrap(), b.parse().unwrap());
+            assert_eq!(overlap(a, b), overlap(b, a));
+            overlap(a, b)
+        };
+        assert!(overlaps("0.0.0.0:80", "127.0.0.1:80"));
+        assert!(overlaps("[::]:80", "[::1]:80"));
+        assert!(overlaps("127.0.0.1:80", "127.0.0.1:80"));
+        assert!(!overlaps("127.0.0.2:80", "127.0.0.1:80"));
+        assert!(!overlaps("0.0.0.0:81", "127.0.0.1:80"));
+        assert!(!overlaps("[::]:80", "127.0.0.1:80"));
+    }
+}

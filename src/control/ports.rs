@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::config::plan::Plan;
+use crate::config::plan::{Plan, overlap};
 use crate::sys::listen::{self, Sharing, refusal};
 
 /// How long a listener may take to close that left our file a moment ago, or whose process was
@@ -46,12 +46,6 @@ pub fn for_reload(new: &Plan, running: &Plan, sharing: Sharing) -> Vec<String> {
     faults
 }
 
-/// Whether one of two addresses lies within the other.
-pub fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
-    let is_wide = a.ip().is_unspecified() || b.ip().is_unspecified();
-    a == b || (a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && is_wide)
-}
-
 /// `until`: how long a port of kin is waited for.
 fn fault(name: &str, address: SocketAddr, sharing: Sharing, until: Instant) -> Option<String> {
     let is_kin = || sharing == Sharing::Alone && listen::is_held_by_kin(address);
@@ -68,24 +62,4 @@ fn fault(name: &str, address: SocketAddr, sharing: Sharing, until: Instant) -> O
         ));
     }
     Some(refusal(name, address, &error))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wide_addresses_hold_the_narrow_ones_of_their_family() {
-        let overlaps = |a: &str, b: &str| {
-            let (a, b) = (a.parse().unwrap(), b.parse().unwrap());
-            assert_eq!(overlap(a, b), overlap(b, a));
-            overlap(a, b)
-        };
-        assert!(overlaps("0.0.0.0:80", "127.0.0.1:80"));
-        assert!(overlaps("[::]:80", "[::1]:80"));
-        assert!(overlaps("127.0.0.1:80", "127.0.0.1:80"));
-        assert!(!overlaps("127.0.0.2:80", "127.0.0.1:80"));
-        assert!(!overlaps("0.0.0.0:81", "127.0.0.1:80"));
-        assert!(!overlaps("[::]:80", "127.0.0.1:80"));
-    }
 }

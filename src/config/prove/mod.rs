@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::host::Host;
 use super::plan::{
     Listener, Log, LogConnections, LogFormat, Plan, Pool, Runtime, Server, ServerAddress, Service,
-    Timeouts,
+    Timeouts, overlap,
 };
 use super::problem::{At, Notes, Place, set, suggestion};
 use super::written::{self, File};
@@ -109,24 +109,24 @@ impl Proof<'_> {
     /// No address may be asked for twice: with SO_REUSEPORT the kernel would not object, it would
     /// share connections out between the two.
     fn binds(&self, written: &File) {
-        let mut taken: HashMap<SocketAddr, &Place> = HashMap::new();
+        // In the order of the file, the admin face first: what is said is the same at every look.
+        let mut taken: Vec<(SocketAddr, &Place)> = Vec::new();
         let admin = written.runtime.admin.as_ref();
         if let Some(At { value: Some(address), place }) = admin {
-            taken.insert(*address, place);
+            taken.push((*address, place));
         }
         let binds = written.listeners.iter().filter_map(|listener| listener.bind.as_ref());
         for bind in binds.flat_map(|binds| &binds.value) {
-            if let Some(first) = taken.get(&bind.value) {
+            if let Some((_, first)) = taken.iter().find(|(other, _)| *other == bind.value) {
                 let found = format!("{} is already bound by {}", bind.value, first.key);
                 let remedy = format!("see line {}; choose another address or port", first.line);
                 self.notes.mistake(&bind.place, found, remedy);
                 continue;
             }
-            let mut others = taken.iter().filter(|(other, _)| overlap(**other, bind.value));
-            if let Some((other, first)) = others.next() {
+            if let Some((other, first)) = taken.iter().find(|(it, _)| overlap(*it, bind.value)) {
                 self.overlap(bind, *other, first, admin.is_some_and(|it| it.place == **first));
             }
-            taken.insert(bind.value, &bind.place);
+            taken.push((bind.value, &bind.place));
         }
     }
 
@@ -265,12 +265,6 @@ impl Proof<'_> {
             }
         }
     }
-}
-
-/// Whether one of two different addresses lies within the other. (IPv6 listeners take IPv6 only.)
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
-    let is_wide = a.ip().is_unspecified() || b.ip().is_unspecified();
-    a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && is_wide
 }
 
 fn timeouts(written: &written::Timeouts) -> Timeouts {

@@ -29,6 +29,12 @@ fn the_admin_address_is_taken_as_well() {
     let wide = text.replace("127.0.0.1:9901", "0.0.0.0:9901");
     let problems = bad(&format!("{wide}[runtime]\nadmin = \"127.0.0.1:9901\"\n"));
     assert!(problems[0].1.contains("127.0.0.1:9901 lies within 0.0.0.0:9901"), "{problems:?}");
+    // Nor does another narrow one beside it hide that.
+    let both = wide.replace("\"0.0.0.0:9901\"", "\"127.0.0.2:9901\", \"0.0.0.0:9901\"");
+    for _ in 0..20 {
+        let problems = bad(&format!("{both}[runtime]\nadmin = \"127.0.0.1:9901\"\n"));
+        assert!(problems[0].1.contains("127.0.0.1:9901 lies within 0.0.0.0:9901"), "{problems:?}");
+    }
 }
 
 #[test]
