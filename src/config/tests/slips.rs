@@ -21,6 +21,12 @@ fn each_slip_in_a_pool_is_told_once() {
 }
 
 #[test]
+fn a_word_for_workers_is_told_that_a_number_will_do() {
+    let problems = bad(&format!("{GOOD}[runtime]\nworkers = \"two\"\n"));
+    assert!(problems[0].1.contains("write \"cores\", or a number from 1"), "{problems:?}");
+}
+
+#[test]
 fn the_admin_address_is_taken_as_well() {
     let text = GOOD.replace("0.0.0.0:80", "127.0.0.1:9901");
     good(&text);

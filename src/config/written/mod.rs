@@ -141,7 +141,12 @@ impl Runtime {
 
 fn workers(field: Field<'_>) -> Option<At<Option<usize>>> {
     if field.is_text() {
-        return field.choice(&[("cores", None)]);
+        return field.parsed("cores", |text| match text {
+            "cores" => Ok(None),
+            _ => {
+                Err(format!("write \"cores\", or a number from 1 to {WORKERS_MOST} without quotes"))
+            }
+        });
     }
     let workers = field.integer(1..=WORKERS_MOST)?;
     Some(workers.map(|count| usize::try_from(count).ok()))

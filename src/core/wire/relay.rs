@@ -227,6 +227,11 @@ impl Relay {
         self.begin_grace(now);
         if from == End::Client {
             out.leave(End::Client);
+            if self.server.ear == Ear::Ended {
+                // It said all it ever will: there is nobody left to wait for.
+                self.server.way = Way::Over;
+                out.finish(End::Server);
+            }
         }
         if self.client.tunnel.is_closed() && self.client.way == Way::Closed {
             // It has said Close and got one: the server's side of a WebSocket, which we are to the

@@ -408,6 +408,21 @@ fn a_lost_server_is_1011_at_a_boundary_and_a_bare_end_inside_a_frame() {
 }
 
 #[test]
+fn who_answers_the_close_of_a_server_that_has_left_is_waited_for_no_longer() {
+    let mut bench = Bench::new(|_| {});
+    bench.ended(End::Server, Stop::Finished);
+    assert_eq!(close_code(&bench.take_client()), Some(1011));
+    assert!(bench.finished.is_empty(), "the client has yet to answer");
+    bench.from(End::Client, &close(1011, true));
+    assert_eq!(bench.take_server(), close(1011, true));
+    assert!(bench.finished.contains(&End::Server), "{:?}", bench.finished);
+    // A server that is there still has its own FIN to say.
+    let mut bench = Bench::new(|_| {});
+    bench.from(End::Client, &close(1000, true));
+    assert!(!bench.finished.contains(&End::Server), "{:?}", bench.finished);
+}
+
+#[test]
 fn a_lost_client_is_1001_to_the_server() {
     let mut bench = Bench::new(|_| {});
     bench.ended(End::Client, Stop::Lost);
