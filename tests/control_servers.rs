@@ -47,8 +47,7 @@ fn a_server_that_recovers_keeps_the_pipes_that_have_not_ended() {
         plain(bind, &[echo.address])
     );
     let standpipe = Standpipe::start(&config);
-    let clients: Vec<TcpStream> = (0..100).map(|_| connect(bind)).collect();
-    wait_until("they are pipes", || live(&standpipe) == 100.0);
+    let clients = pipes(&standpipe, bind);
     echo.stop_listening();
     wait_until("some have ended", || live(&standpipe) < 100.0);
     wait_until("it is down", || is_in(&standpipe, "down"));
@@ -66,8 +65,7 @@ fn a_server_that_returns_to_the_file_keeps_the_pipes_that_have_not_ended() {
         format!("{pool}on_remove = \"drain\"\ndrain = {{ window = \"20s\" }}\n")
     };
     let standpipe = Standpipe::start(&config(&one));
-    let clients: Vec<TcpStream> = (0..100).map(|_| connect(bind)).collect();
-    wait_until("they are pipes", || live(&standpipe) == 100.0);
+    let clients = pipes(&standpipe, bind);
     standpipe.reload(&config(&two));
     wait_until("some have ended", || live(&standpipe) < 100.0);
     standpipe.reload(&config(&one));
@@ -114,6 +112,14 @@ const QUICK_CHECKS: &str = "health = { every = \"100ms\", timeout = \"2s\", rise
 
 fn live(standpipe: &Standpipe) -> f64 {
     standpipe.metric("standpipe_connections_live", &[])
+}
+
+/// A hundred pipes, each taken by the server: what only waits in its queue would go with it.
+fn pipes(standpipe: &Standpipe, bind: SocketAddr) -> Vec<TcpStream> {
+    let mut clients: Vec<TcpStream> = (0..100).map(|_| connect(bind)).collect();
+    clients.iter_mut().for_each(exchange);
+    wait_until("they are pipes", || live(standpipe) == 100.0);
+    clients
 }
 
 /// Whether the only server is in this state.
