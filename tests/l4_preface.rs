@@ -205,10 +205,10 @@ fn first_read(version: &str, server: &Accepting) -> (Vec<u8>, u16, u16) {
     let pool = format!("send_proxy = \"{version}\"");
     let pipe = Standpipe::start(&l4::config(edge, &[&server.written], "", &pool, ""));
     // Held still, so that connection and first bytes are both there when it looks.
-    pipe.signal("STOP");
+    pipe.stop();
     let client = l4::reach(edge);
     (&client).write_all(b"first bytes").expect("taken");
-    pipe.signal("CONT");
+    pipe.go_on();
     let mut at_server = server.next();
     let mut bytes = vec![0; 4096];
     let n = at_server.read(&mut bytes).expect("a header");

@@ -14,13 +14,13 @@ fn a_client_that_has_left_already_is_not_served_under_a_name_of_its_own() {
     let server = Server::answering(|_| ok("x"));
     let web = Web::before(&[&server]);
     // It is gone before it is looked at.
-    web.standpipe.signal("STOP");
+    web.standpipe.stop();
     let mut client = common::connect(web.address);
     let request = "GET /spoofed HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n";
     client.write_all(request.as_bytes()).expect("taken by the kernel");
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("set");
     drop(client);
-    web.standpipe.signal("CONT");
+    web.standpipe.go_on();
     common::wait_until("its end is counted", || {
         let labels = [("side", "client"), ("stage", "head"), ("cause", "reset")];
         web.standpipe.metric("standpipe_connections_ended_total", &labels) == 1.0

@@ -148,6 +148,25 @@ impl Standpipe {
         assert!(status.success(), "kill -{name} {}", self.pid());
     }
 
+    /// Stops every thread of the process until [`Standpipe::go_on`]. A signal is only asked for
+    /// when `kill` returns: a thread that is slow to see it would still accept and read.
+    pub fn stop(&self) {
+        self.signal("STOP");
+        wait_until("every thread is stopped", || {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("its tasks");
+            tasks.flatten().all(|task| {
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                // "pid (name) state …", and a name may hold a parenthesis of its own.
+                stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+            })
+        });
+    }
+
+    /// What [`Standpipe::stop`] stopped goes on.
+    pub fn go_on(&self) {
+        self.signal("CONT");
+    }
+
     /// Writes another config and waits until the running process has taken it, or refused it. (A
     /// count of reloads would not do: the one before is noticed twice, by signal and by file.)
     pub fn reload(&self, config: &str) {
