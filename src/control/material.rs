@@ -28,19 +28,21 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// A pool's cookie key, made when first asked for.
-    fn cookie(&mut self, pool: &Arc<str>, warnings: &mut Vec<String>) -> [u8; 32] {
-        *self.cookies.entry(pool.clone()).or_insert_with(|| {
-            warnings.push(format!(
-                "pools.{pool}.sticky has no key: a random one is used, so other nodes, and this \
-                 one after a restart, will not know its cookies"
-            ));
-            let mut key = [0; 32];
-            // Chance that fails here would fail every TLS handshake too; a key of zeros would
-            // still tell servers apart.
-            let _ = aws_lc_rs::rand::fill(&mut key);
-            key
-        })
+    /// A pool's cookie key, made when first asked for. That the file has none was said when it was
+    /// read.
+    ///
+    /// # Errors
+    /// The system has no chance to give: a key that can be guessed would be worse than none.
+    fn cookie(&mut self, pool: &Arc<str>) -> Result<[u8; 32], String> {
+        if let Some(key) = self.cookies.get(pool) {
+            return Ok(*key);
+        }
+        let mut key = [0; 32];
+        aws_lc_rs::rand::fill(&mut key).map_err(|_| {
+            format!("pools.{pool}.sticky: no random key can be made here; give it one as `key`")
+        })?;
+        self.cookies.insert(pool.clone(), key);
+        Ok(key)
     }
 }
 
@@ -67,9 +69,10 @@ impl Material {
             let tls = tls.and_then(|loaded| made.take(&whose, loaded, &mut mistakes));
             made.to_server.push(tls);
             made.cookies.push(match &pool.sticky {
-                Some(Sticky::Cookie(cookie)) => {
-                    Some(Arc::new(tokens(pool, cookie, keys, &mut made.warnings)))
-                }
+                Some(Sticky::Cookie(cookie)) => tokens(pool, cookie, keys)
+                    .map_err(|mistake| mistakes.push(mistake))
+                    .ok()
+                    .map(Arc::new),
                 _ => None,
             });
         }
@@ -96,12 +99,7 @@ impl Material {
     }
 }
 
-fn tokens(
-    pool: &Pool,
-    cookie: &StickyCookie,
-    keys: &mut Keys,
-    warnings: &mut Vec<String>,
-) -> Cookie {
+fn tokens(pool: &Pool, cookie: &StickyCookie, keys: &mut Keys) -> Result<Cookie, String> {
     let attributes = Attributes {
         path: &cookie.path,
         domain: cookie.domain.as_deref(),
@@ -118,10 +116,10 @@ fn tokens(
     let key = match &cookie.key {
         Some(secret) => &*secret.0,
         None => {
-            random = keys.cookie(&pool.name, warnings);
+            random = keys.cookie(&pool.name)?;
             &random
         }
     };
     let servers = pool.servers.iter().map(|server| &*server.written);
-    Cookie::new(&cookie.name, &attributes, key, &pool.name, servers)
+    Ok(Cookie::new(&cookie.name, &attributes, key, &pool.name, servers))
 }
