@@ -113,9 +113,10 @@ pub fn half_open(args: &HalfOpenArgs, interrupt: &Interrupt) -> Result {
     let plan = resolve::half_open(args)?;
     let mut drive = Drive::new("halfopen", &args.target, &args.traffic.size, plan, interrupt)?;
     drive.open()?;
-    let before = drive.target_files();
     drive.begin(args.traffic.duration);
     drive.wait(args.after);
+    // Not as soon as they are open here: the target may have yet to accept them.
+    let before = drive.target_files();
     drive.vanish();
     let began = std::time::Instant::now();
     let mut released = None;
