@@ -52,7 +52,9 @@ impl Pattern {
         let mut space = [0; LENGTH_MAX];
         let folded = host::fold(name.as_bytes(), &mut space).map_err(|_| HOST)?;
         let has_port = name.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
-        if folded.is_empty() || has_port || (is_suffix && folded.starts_with(b"[")) {
+        // Room for a label of one letter and its dot: no name would fit otherwise.
+        let no_suffix = folded.starts_with(b"[") || folded.len() > LENGTH_MAX - 2;
+        if folded.is_empty() || has_port || (is_suffix && no_suffix) {
             return Err(HOST);
         }
         let folded = Box::from(folded);

@@ -153,6 +153,9 @@ fn what_a_pattern_may_not_be() {
     for host in ["", "*", "*.", "a:80", "[::1]:80", "*.[::1]", "http://a", "a b", "*.*.a"] {
         assert!(Pattern::default().host(host).is_err(), "{host}");
     }
+    // A wildcard that leaves no room for a label would match nothing, ever.
+    let suffix = |bytes| Pattern::default().host(&format!("*.{}", "a".repeat(bytes))).is_ok();
+    assert_eq!([suffix(253), suffix(254)], [true, false]);
     let long = format!("/{}", "a".repeat(255));
     for path in ["", "chat", "/a/../b", "/a//b", "/a?b", "/a;b", "/é", "/a%", "/a b", "//", &long]
     {
