@@ -95,7 +95,7 @@ class Rig:
                 shown = shown.replace(path, Path(path).name)
             if shown not in self.commands:
                 self.commands.append(shown)
-        log = open(self.dir / f"{name}.log", "ab")
+        log = open(self.dir / f"{name}.log", "wb")
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **more)
         child.name = name
         log.close()
@@ -264,7 +264,9 @@ class Rig:
         if result["errors_total"] or result["lost"]:
             kinds = {**result["errors"], **result["close_kinds"]}.items()
             kinds = ", ".join(f"{n} × {kind}" for kind, n in kinds)
-            raise Broken(f"{result['errors_total']} errors, {result['lost']} lost: {kinds}"[:200])
+            servers = self.tail("servers")
+            raise Broken(f"{result['errors_total']} errors, {result['lost']} lost: {kinds}"[:200]
+                         + (f"; the servers say: {servers}" if servers else ""))
         for long in ("closes", "moments"):
             result.pop(long, None)
         return result
