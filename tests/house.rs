@@ -13,11 +13,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("meter", &[]),
     ("config", &["proto", "route", "balance", "meter"]),
     ("core", &["sys", "proto", "route", "balance", "meter", "config"]),
+    ("control", &["sys", "proto", "route", "balance", "meter", "config"]),
     // Beside the others: it starts the program and talks to it as anybody would.
     ("demo", &["sys", "proto", "config"]),
-    ("control", &["sys", "proto", "route", "balance", "meter", "config"]),
-    // It talks to the binary from outside, as anybody could.
-    ("demo", &["proto", "config"]),
 ];
 
 /// Rooms that take bytes, time and chance as arguments and never fetch them.

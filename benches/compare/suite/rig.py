@@ -122,9 +122,11 @@ class Rig:
         for child in list(reversed(self.children)):
             self.end(child, patience=1.0)
 
-    def tail(self, name):
+    def tail(self, name, without=None):
+        """The last lines of a child's log, less those that begin with what is no news."""
         path = self.dir / f"{name}.log"
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        lines = [line for line in lines if without is None or not line.startswith(without)]
         return " / ".join(lines[-3:])[-300:]
 
     # -- the sides --------------------------------------------------------------------------
@@ -264,7 +266,7 @@ class Rig:
         if result["errors_total"] or result["lost"]:
             kinds = {**result["errors"], **result["close_kinds"]}.items()
             kinds = ", ".join(f"{n} × {kind}" for kind, n in kinds)
-            servers = self.tail("servers")
+            servers = self.tail("servers", without="listening on ")
             raise Broken(f"{result['errors_total']} errors, {result['lost']} lost: {kinds}"[:200]
                          + (f"; the servers say: {servers}" if servers else ""))
         for long in ("closes", "moments"):

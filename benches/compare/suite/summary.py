@@ -36,10 +36,10 @@ def words_of(cell):
 
 
 class Figures:
-    """Medians of everything measured."""
+    """Medians of everything measured, and ratios of what was measured side by side."""
 
     def __init__(self, cells):
-        self.values, self.troubles, self.counts = {}, {}, {}
+        self.values, self.troubles, self.counts, self.rounds = {}, {}, {}, {}
         for cell in cells:
             place = (cell["case"], cell["mode"], cell["variant"], cell["target"])
             if "figures" not in cell:
@@ -49,6 +49,7 @@ class Figures:
             for name, value in cell["figures"].items():
                 if isinstance(value, (int, float)):
                     self.values.setdefault((*place, name), []).append(value)
+                    self.rounds.setdefault((*place, name), {})[cell["repeat"]] = value
                 elif isinstance(value, str):
                     self.troubles.setdefault(place, []).append(value)
 
@@ -78,14 +79,18 @@ class Figures:
         return found[-1] if found else None
 
     def ratio(self, case, mode, variant, name):
-        """Ours to the better of the peers; (ratio, the peer's name) or None."""
-        ours = self.of(case, mode, variant, "standpipe", name)
+        """Ours to the better of the peers: ((median, low, high), the peer's name), or None. The
+        better one is chosen by its median; then each round gives one ratio, of two runs that stood
+        next to each other, because the machine may be fast in one round and slow in another."""
+        ours = self.rounds.get((case, mode, variant, "standpipe", name), {})
         peers = [(self.of(case, mode, variant, peer, name), peer) for peer in PEERS]
         peers = [(known[0], peer) for known, peer in peers if known and known[0] > 0]
-        if not ours or not peers:
+        if not peers:
             return None
-        best, peer = min(peers)
-        return ours[0] / best, peer
+        peer = min(peers)[1]
+        theirs = self.rounds[case, mode, variant, peer, name]
+        ratios = [ours[turn] / theirs[turn] for turn in ours if theirs.get(turn, 0) > 0]
+        return ((statistics.median(ratios), min(ratios), max(ratios)), peer) if ratios else None
 
 
 def goals(figures):
@@ -99,9 +104,9 @@ def goals(figures):
                 why = figures.trouble(case, mode, variants[0], "standpipe")
                 row.append(f"not run: {why}" if why else "not run")
                 continue
-            ratio, peer = max(found)
+            (ratio, low, high), peer = max(found)
             met = "met" if ratio <= wanted[mode] else "**missed**"
-            row.append(f"{ratio:.2f} ({peer}), wanted ≤ {wanted[mode]:g}: {met}")
+            row.append(f"{ratio:.2f} ({low:.2f}–{high:.2f}, {peer}), wanted ≤ {wanted[mode]:g}: {met}")
         rows.append("| " + " | ".join(row) + " |")
     return "\n".join(rows)
 
@@ -169,7 +174,9 @@ def page(machine, figures, pictures):
            f"{machine['how']} {repeats(machine)}", "",
            "Numbers are medians, with the lowest and the highest run in brackets. `direct` is "
            "client and server without a proxy: the floor.", "",
-           "## Figures to reach", "", goals(figures), ""]
+           "## Figures to reach", "",
+           "Medians of the ratios of single rounds, with the lowest and the highest round and the "
+           "peer in brackets.", "", goals(figures), ""]
     if machine["trouble"]:
         out[2:2] = ["**Not all is well: these were void or went wrong, and are missing below.**", "",
                     *(f"* {line}" for line in machine["trouble"]), ""]
