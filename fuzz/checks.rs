@@ -53,28 +53,28 @@ pub fn tunnel(data: &[u8]) {
     let mut cuts = Cuts::new(seed, step);
     let (mut tunnel, mut seen) = (Tunnel::new(rules), slow::Seen::default());
     let (mut rest, mut verdict) = (stream, Verdict::Open);
+    // Where the last of the frames that were begun together ends.
+    let mut together = 0;
     while !rest.is_empty() && !matches!(verdict, Verdict::Bad(_)) {
         let (piece, after) = rest.split_at(cuts.next(rest.len()));
         let begun = seen.frames.iter().filter(|(opcode, _)| is_first(*opcode)).count() as u32;
         let limits = Limits { messages: limits.messages.map(|most| most - begun), ..limits };
-        if choice & 128 != 0
-            && let Some(header) = tunnel.peek(piece, 4, &limits)
-        {
-            // It and its header go by another road, as far as they are there.
+        if choice & 128 != 0 && peek_all(&mut tunnel, piece, limits, &mut seen) {
+            // They and their headers go by another road, as far as they are there.
             let size = tunnel.bytes_to_boundary().min(piece.len() as u64) as usize;
-            let opcode = tunnel.skip(size as u64);
-            seen.frames.push((opcode, header.fin));
+            together = seen.passed.len() + tunnel.bytes_to_boundary() as usize;
+            let (opcode, payload) = tunnel.skip(size as u64);
             seen.passed.extend_from_slice(&piece[..size]);
-            seen.payload[opcode.index()] += (size - usize::from(header.size)) as u64;
+            seen.payload[opcode.index()] += payload;
             rest = &rest[size..];
             continue;
         }
         rest = after;
         let left = tunnel.bytes_to_boundary().min(piece.len() as u64) as usize;
         if choice & 32 != 0 && left == piece.len() && tunnel.held().is_empty() {
-            let opcode = tunnel.skip(left as u64);
+            let (opcode, payload) = tunnel.skip(left as u64);
             seen.passed.extend_from_slice(piece);
-            seen.payload[opcode.index()] += left as u64;
+            seen.payload[opcode.index()] += payload;
             if tunnel.is_closed() {
                 verdict = Verdict::Closed;
             }
@@ -83,11 +83,28 @@ pub fn tunnel(data: &[u8]) {
             verdict = tunnel.feed(piece, &limits, &mut sink);
             assert!(sink.parts <= sink.pongs + 2, "neighbouring frames are one part");
         }
-        let at_boundary = slow.boundaries.binary_search(&seen.passed.len()).is_ok();
+        let at_boundary = seen.passed.len() >= together
+            && slow.boundaries.binary_search(&seen.passed.len()).is_ok();
         assert_eq!(tunnel.at_boundary(), at_boundary, "{tunnel:?}");
     }
     assert_eq!(verdict, slow.verdict);
     assert_eq!(seen, slow.seen);
+}
+
+/// Begins the frames at the front of `piece`, as many as the tunnel takes; whether there were any.
+fn peek_all(tunnel: &mut Tunnel, piece: &[u8], limits: Limits, seen: &mut slow::Seen) -> bool {
+    let mut limits = limits;
+    let before = seen.frames.len();
+    let beyond = |tunnel: &Tunnel| piece.get(usize::try_from(tunnel.bytes_to_boundary()).ok()?..);
+    while let Some(bytes) = beyond(tunnel)
+        && let Some(header) = tunnel.peek(bytes, 4, &limits)
+    {
+        seen.frames.push((header.opcode, header.fin));
+        if let Some(left) = &mut limits.messages {
+            *left -= u32::from(is_first(header.opcode));
+        }
+    }
+    seen.frames.len() > before
 }
 
 fn is_first(opcode: Opcode) -> bool {

@@ -79,3 +79,54 @@ fn long_frames_among_short_ones_arrive_whole_and_are_counted() {
         assert_eq!(of("standpipe_route_frame_bytes_total", name), bytes as f64, "{name}");
     }
 }
+
+#[test]
+fn a_bad_frame_behind_long_ones_in_one_burst_is_refused_and_they_are_not() {
+    let (seen, arrived) = std::sync::mpsc::channel();
+    let seen = std::sync::Mutex::new(seen);
+    let server = Server::scripted(move |mut reader| {
+        reader.head().expect("a request");
+        reader.send(ws::switching(""));
+        while let Some(got) = ws::read_frame(&mut reader) {
+            if got.opcode() == ws::CLOSE {
+                reader.send(ws::close(1002, false));
+            }
+            seen.lock().expect("unpoisoned").send(got).expect("the test listens");
+        }
+    });
+    let web = Web::shaped(&[&server], Shape { listener: "ping = \"off\"", ..Shape::default() });
+    let (mut client, _) = ws::open(web.address, "/");
+    let arrives = || arrived.recv_timeout(common::PATIENCE).expect("a frame");
+    let long = |number: u8| ws::frame(ws::BINARY, true, &vec![number; 64 << 10]);
+    let mut sent = 0_u32;
+    common::wait_until("long frames are spliced", || {
+        client.send((0..8).flat_map(|_| long(0)).collect::<Vec<u8>>());
+        (0..8).for_each(|_| drop(arrives()));
+        sent += 8;
+        web.standpipe.metric("standpipe_bytes_moved_total", &[("gear", "bulk")]) > 0.0
+    });
+    // Several and the bad one are there when it looks: RSV2 was never agreed on.
+    web.standpipe.stop();
+    let mut burst: Vec<u8> = (1..=5).flat_map(long).collect();
+    burst.extend(ws::raw_frame(0x80 | 0x20 | ws::BINARY, true, &[9; 64 << 10]));
+    let mut writer = client.stream.try_clone().expect("another handle");
+    // (What is behind the bad frame may no longer be taken.)
+    let writing = std::thread::spawn(move || drop(writer.write_all(&burst)));
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(1);
+    while !writing.is_finished() && std::time::Instant::now() < until {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    web.standpipe.go_on();
+    for number in 1..=5 {
+        let got = arrives();
+        assert!(got.payload == vec![number; 64 << 10], "frame {number}: {:x}", got.first);
+    }
+    assert!(arrives().opcode() == ws::CLOSE);
+    assert_eq!(ws::read_frame(&mut client).expect("a Close").close_code(), Some(1002));
+    client.send(ws::close(1002, true));
+    client.rest();
+    writing.join().expect("it ends");
+    let labels = [("direction", "from_client"), ("opcode", "binary")];
+    let frames = web.standpipe.metric("standpipe_route_frames_total", &labels);
+    assert_eq!(frames, f64::from(sent) + 5.0);
+}

@@ -19,10 +19,12 @@ pub type Mark = [u8; 8];
 /// State of one direction. Plain data: copy it, print it, hand it to another core.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Tunnel {
-    /// Payload bytes of the current frame still to come.
+    /// Bytes to the next boundary: payload of the current frame, and what [`Tunnel::peek`] added.
     payload: u64,
     /// Payload bytes of the unfinished message so far, as its headers declared them.
     message: u64,
+    /// The beginning of a header, between two frames. Inside a payload nothing is held, and the
+    /// first two bytes say how many header bytes are among those to come ([`Tunnel::ahead`]).
     held: [u8; HEADER_MAX],
     held_size: u8,
     /// Opcode of the current frame in the low half, flags in the high half.
@@ -132,10 +134,10 @@ impl Tunnel {
             if self.payload > 0 {
                 let left = bytes.len() - at;
                 let taken = self.payload.min(left as u64);
-                self.payload -= taken;
                 at += taken as usize;
-                if taken > 0 {
-                    sink.payload(self.opcode(), taken);
+                let (opcode, payload) = self.skip(taken);
+                if payload > 0 {
+                    sink.payload(opcode, payload);
                 }
                 if self.payload > 0 {
                     break;
@@ -196,21 +198,21 @@ impl Tunnel {
                     // What is held beyond the header is a Close's code or a Pong's payload.
                     debug_assert!(ahead <= header.length);
                     self.payload = header.length - ahead;
-                    self.held_size = 0;
                     tell(sink, &header, close);
                     sink.pass(Part::Held(&self.held[..size]));
+                    self.let_go();
                     if ahead > 0 {
                         sink.payload(header.opcode, ahead);
                     }
                     return Ok(());
                 }
                 Look::Own(_) => {
-                    self.held_size = 0;
+                    self.let_go();
                     sink.pong();
                     return Ok(());
                 }
                 Look::Bad(fault) => {
-                    self.held_size = 0;
+                    self.let_go();
                     return Err(Verdict::Bad(fault));
                 }
             }
@@ -280,6 +282,21 @@ impl Tunnel {
         self.held_size = size as u8;
     }
 
+    /// Nothing is held any more.
+    fn let_go(&mut self) {
+        self.held_size = 0;
+        self.set_ahead(0);
+    }
+
+    /// Header bytes among those to the next boundary, which are no payload.
+    fn ahead(&self) -> u16 {
+        if self.held_size > 0 { 0 } else { u16::from_ne_bytes([self.held[0], self.held[1]]) }
+    }
+
+    fn set_ahead(&mut self, bytes: u16) {
+        [self.held[0], self.held[1]] = bytes.to_ne_bytes();
+    }
+
     fn verdict(&self) -> Verdict {
         if self.is_closed() { Verdict::Closed } else { Verdict::Open }
     }
@@ -303,28 +320,41 @@ impl Tunnel {
         self.payload
     }
 
-    /// Looks at what comes next without taking it. A data frame of at least so much payload that
-    /// breaks no rule has begun then, and its header, which is still to come, counts as the first
-    /// bytes of its payload: all of it may be spliced. In any other case nothing has changed.
+    /// Looks at what follows the next boundary ([`Tunnel::bytes_to_boundary`] from here) without
+    /// taking it. A data frame of at least so much payload that breaks no rule has begun then, and
+    /// the boundary moves behind it: its header, which is still to come, goes the way of payload,
+    /// and all of it may be spliced. Behind a frame under way only one of the same opcode has, for
+    /// what passes is counted under one. In any other case nothing has changed.
     pub fn peek(&mut self, bytes: &[u8], least: u64, limits: &Limits) -> Option<Header> {
-        if self.payload > 0 || self.held_size > 0 || self.opcode() == Opcode::Close {
+        if self.held_size > 0 || self.opcode() == Opcode::Close {
             return None;
         }
-        match self.look(bytes, limits) {
-            Look::Frame(header, None) if !header.opcode.is_control() && header.length >= least => {
-                self.enter(&header);
-                self.payload = header.length.saturating_add(header.size.into());
-                Some(header)
-            }
-            _ => None,
+        let header = match self.look(bytes, limits) {
+            Look::Frame(header, None) if !header.opcode.is_control() => header,
+            _ => return None,
+        };
+        if header.length < least || (self.payload > 0 && header.opcode != self.opcode()) {
+            return None;
         }
+        let size = u64::from(header.size);
+        let payload = self.payload.checked_add(size)?.checked_add(header.length)?;
+        let ahead = self.ahead().checked_add(header.size.into())?;
+        self.enter(&header);
+        self.payload = payload;
+        self.set_ahead(ahead);
+        Some(header)
     }
 
-    /// `bytes` of the current payload went by another road. Returns the opcode to count them under.
-    pub fn skip(&mut self, bytes: u64) -> Opcode {
+    /// `bytes` to the boundary went by another road. Says how many of them are payload, and of
+    /// which opcode: headers begun by [`Tunnel::peek`] are taken off first.
+    #[inline]
+    pub fn skip(&mut self, bytes: u64) -> (Opcode, u64) {
         debug_assert!(bytes <= self.payload && self.held_size == 0);
         self.payload = self.payload.saturating_sub(bytes);
-        self.opcode()
+        let ahead = self.ahead();
+        let headers = u64::from(ahead).min(bytes);
+        self.set_ahead(ahead - headers as u16);
+        (self.opcode(), bytes - headers)
     }
 
     /// Header bytes that wait for their rest. At end of stream they are a cut frame.

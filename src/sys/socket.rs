@@ -233,6 +233,32 @@ pub fn peek(fd: RawFd, bytes: &mut [u8]) -> io::Result<usize> {
     if n >= 0 { Ok(n as usize) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Where [`peek`] looks: beyond so many unread bytes, moving on by what it sees, or (`None`) always
+/// at the first unread one (SO_PEEK_OFF).
+///
+/// # Errors
+/// What `setsockopt(2)` answers: `Unsupported` for TCP before Linux 6.9.
+pub fn set_peek_offset(fd: RawFd, beyond: Option<usize>) -> io::Result<()> {
+    let offset = match beyond {
+        Some(bytes) => libc::c_int::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?,
+        None => -1,
+    };
+    set_option(fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF, offset)
+}
+
+/// Bytes that lie in a socket, unread (SIOCINQ).
+///
+/// # Errors
+/// What `ioctl(2)` answers.
+pub fn unread(fd: RawFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one int.
+    if unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut bytes) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
 /// Whether bytes sent to a TCP peer wait to be taken (SIOCOUTQ), and it has acknowledged any within
 /// so many milliseconds. `None` for a socket that cannot tell: a Unix one.
 pub fn is_taking(fd: RawFd, within: u32) -> Option<bool> {

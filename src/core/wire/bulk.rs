@@ -29,11 +29,19 @@ const SHARE_BYTES: std::ops::RangeInclusive<usize> = 128 << 10..=2 << 20;
 static REST: Timespec = Timespec::new().nsec(2_000_000);
 
 /// How bulk flows share a turn, and which of them rest.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Bulks {
     before: usize,
     now: usize,
     resting: Vec<(Key, usize)>,
+    /// Sockets here can be looked at beyond the first frame: TCP since Linux 6.9.
+    pub(super) far_sighted: bool,
+}
+
+impl Default for Bulks {
+    fn default() -> Self {
+        Self { before: 0, now: 0, resting: Vec::new(), far_sighted: true }
+    }
 }
 
 impl Bulks {
@@ -139,7 +147,8 @@ impl Wire {
         moved: &mut usize,
     ) -> Option<Pause> {
         loop {
-            let unseen = match self.staged_unseen(key, end) {
+            let room = through.room - through.held;
+            let unseen = match self.staged_unseen(key, end, room) {
                 Ok(0) => return Some(Pause::Heads),
                 Ok(unseen) => unseen,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Some(Pause::Empty),
@@ -149,7 +158,7 @@ impl Wire {
             if *moved >= share || pipe.flows[end].turn != NONE {
                 return Some(Pause::Enough);
             }
-            match through.fill(pipe.ends[end].fd, unseen.min(through.room - through.held)) {
+            match through.fill(pipe.ends[end].fd, unseen.min(room)) {
                 Ok(0) => return Some(Pause::Ended),
                 Ok(n) => {
                     *moved += n;
@@ -180,7 +189,7 @@ impl Wire {
             Err(error) => return self.source_failed(key, end, &error),
         }
         let Some(pipe) = self.slab.get_mut(key) else { return };
-        let worth = pipe.extra.as_ref().is_none_or(|extra| extra.unseen(end) >= SPLICE_BYTES);
+        let worth = pipe.long_frame(end).unwrap_or(true);
         let flow = &mut pipe.flows[end];
         flow.runs = if worth { 0 } else { flow.runs.saturating_add(1) };
         if flow.runs >= THIN_RUNS {

@@ -5,6 +5,7 @@ use std::io;
 
 use crate::meter::Gear;
 use crate::sys::memory::BUFFER_BYTES;
+use crate::sys::pipe::PIPE_BYTES;
 use crate::sys::ring::{Completion, POLL_FINISHED};
 use crate::sys::socket::{self, Received};
 
@@ -58,6 +59,19 @@ impl Wire {
     pub(super) fn serve_parked(&mut self, key: Key, end: usize, finished: bool) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
         self.counters.wakes.inc();
+        if pipe.flows[end].runs >= BULK_RUNS && pipe.is_between_frames(end) {
+            // Reads that each end with a frame leave nothing to tell by how long frames are.
+            match self.staged_unseen(key, end, PIPE_BYTES) {
+                Ok(0) => {}
+                Ok(_) => {
+                    self.begin_bulk(key, end);
+                    return self.serve_bulk(key, end);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return self.source_failed(key, end, &error),
+            }
+        }
+        let Some(pipe) = self.slab.get_mut(key) else { return };
         let flow = &pipe.flows[end];
         let most = match (self.counters.spill_held.get(), flow.runs) {
             (SPILL_BYTES_MANY.., _) => THRIFTY_READ_BYTES,
@@ -90,23 +104,23 @@ impl Wire {
     /// After a parked end was served: stay, or change gear.
     fn shift(&mut self, key: Key, end: usize, got: usize, most: usize) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
-        // Bytes that must be seen are not spliced; a long frame's payload need not be.
         // (A life of less than a second is served as it came.)
         let settled = pipe.settled;
-        let splices = pipe.extra.as_ref().is_none_or(|extra| extra.unseen(end) >= SPLICE_BYTES);
+        let long_frame = pipe.long_frame(end);
         let flow = &mut pipe.flows[end];
         let full = got == most && !flow.slow;
         flow.runs = if flow.slow {
             0
-        } else if full || (flow.runs > 0 && got >= READ_BYTES) {
+        } else if full || long_frame == Some(true) || (flow.runs > 0 && got >= READ_BYTES) {
             flow.runs.saturating_add(1)
         } else {
             0
         };
         flow.wakes = flow.wakes.saturating_add(1);
-        if full && splices && flow.runs >= BULK_RUNS {
-            flow.runs = 0;
-            self.change_gear(key, end, Gear::Bulk);
+        // Inside a long frame reads of less than was asked for will do: its header has told that
+        // there is more.
+        if flow.runs >= BULK_RUNS && long_frame.unwrap_or(full) {
+            self.begin_bulk(key, end);
         } else if got < BUFFER_BYTES
             && flow.wakes >= PROMOTE_WAKES
             && flow.gear == Gear::Parked
@@ -117,6 +131,13 @@ impl Wire {
             return self.receive_all(key, end);
         }
         self.arm(key, end);
+    }
+
+    fn begin_bulk(&mut self, key: Key, end: usize) {
+        if let Some(pipe) = self.slab.get_mut(key) {
+            pipe.flows[end].runs = 0;
+        }
+        self.change_gear(key, end, Gear::Bulk);
     }
 
     pub(super) fn change_gear(&mut self, key: Key, end: usize, to: Gear) {
@@ -196,9 +217,10 @@ impl Wire {
     /// The multishot receive of `end` is joined, its bytes forwarded: the next gear may begin.
     fn stopped_receiving(&mut self, key: Key, end: usize) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
+        let long_frame = pipe.long_frame(end);
         let flow = &mut pipe.flows[end];
         let large = flow.runs >= BULK_RUNS && !flow.slow;
-        let bulk = large && pipe.extra.is_none();
+        let bulk = large && long_frame.unwrap_or(true);
         // Bytes that must be seen cannot be spliced: they are read in long pieces, in place.
         flow.runs = u8::from(large && !bulk);
         flow.wakes = 0;

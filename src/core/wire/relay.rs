@@ -108,8 +108,6 @@ struct Half {
     sent: u32,
     way: Way,
     ear: Ear,
-    /// Bytes of the current frame's header that are still to be spliced.
-    ahead: u8,
     /// A Ping with `mark` waits for a boundary.
     ping_waits: bool,
 }
@@ -146,7 +144,6 @@ impl Relay {
             sent: 0,
             way: Way::Open,
             ear: Ear::Open,
-            ahead: 0,
             ping_waits: false,
         };
         let (client, server) = (half(End::Client), half(End::Server));
@@ -369,35 +366,33 @@ impl Relay {
         }
     }
 
-    /// Looks at the bytes that come next from an end, without taking them. Where they begin a data
-    /// frame of at least so much payload, and nothing speaks against it, the frame has begun, and
-    /// so many bytes of it, header included, are [`Relay::unseen`]; else 0, and nothing changed.
-    pub fn peek(&mut self, from: End, bytes: &[u8], least: u64, now: u32) -> u64 {
+    /// Looks at the bytes that follow the [`Relay::unseen`] ones of an end, without taking them.
+    /// Where they begin a data frame of at least so much payload, and nothing speaks against it,
+    /// the frame has begun, and is unseen with its header; else nothing changed. Says which.
+    pub fn peek(&mut self, from: End, bytes: &[u8], least: u64, now: u32) -> bool {
         let to = self.half(other(from));
         let wanted = self.half(from).ear == Ear::Open && to.way == Way::Open && !to.ping_waits;
         if !wanted {
-            return 0;
+            return false;
         }
         let messages = if from == End::Client { self.messages_left(now) } else { None };
         let limits = Limits { messages, ..self.terms.limits(from) };
-        let half = self.half_mut(from);
-        let Some(header) = half.tunnel.peek(bytes, least, &limits) else { return 0 };
-        half.ahead = header.size;
+        let Some(header) = self.half_mut(from).tunnel.peek(bytes, least, &limits) else {
+            return false;
+        };
         if messages.is_some() && header.opcode != Opcode::Continuation {
             self.messages -= 1;
         }
         self.terms.count_frame(from, header.opcode);
-        self.unseen(from)
+        true
     }
 
     /// `bytes` went from an end to the other by the pipe.
     pub fn spliced<O: Out>(&mut self, from: End, bytes: u64, now: u32, out: &mut O) {
         let half = self.half_mut(from);
         half.heard = now;
-        let opcode = half.tunnel.skip(bytes);
-        let header = u64::from(half.ahead).min(bytes);
-        half.ahead -= header as u8;
-        self.terms.count_payload(from, opcode, bytes - header);
+        let (opcode, payload) = half.tunnel.skip(bytes);
+        self.terms.count_payload(from, opcode, payload);
         self.say(other(from), now, out);
     }
 

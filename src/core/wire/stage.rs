@@ -120,6 +120,17 @@ fn index(who: Who) -> usize {
 }
 
 impl Pipe {
+    /// Of a pipe that is more than bytes: whether so much of `end` need not be seen that it is
+    /// worth splicing. `None`: all of it may be spliced.
+    pub(super) fn long_frame(&self, end: usize) -> Option<bool> {
+        self.extra.as_ref().map(|extra| extra.unseen(end) >= SPLICE_BYTES)
+    }
+
+    /// Of a pipe that is more than bytes: whether the next byte of `end` has to be seen.
+    pub(super) fn is_between_frames(&self, end: usize) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.unseen(end) == 0)
+    }
+
     pub(super) fn relay(&mut self) -> Option<&mut Relay> {
         self.extra.as_mut()?.relay.as_mut()
     }
@@ -169,12 +180,13 @@ impl Wire {
     }
 
     /// Bytes of `end` that may go on without being looked at any further. Where a frame ends, the
-    /// next one's header is looked at in the socket, so that it can go the same way.
+    /// headers of those that follow are looked at in the socket, as many as `room` has bytes for,
+    /// so that they can go the same way.
     ///
     /// # Errors
     /// As [`socket::peek`]: `WouldBlock` if nothing is there by which to tell. A reset is told only
     /// once: whoever reads after this finds a clean end.
-    pub(super) fn staged_unseen(&mut self, key: Key, end: usize) -> io::Result<usize> {
+    pub(super) fn staged_unseen(&mut self, key: Key, end: usize, room: usize) -> io::Result<usize> {
         let now = self.milliseconds();
         let Some(pipe) = self.slab.get_mut(key) else { return Ok(0) };
         let fd = pipe.ends[end].fd;
@@ -186,7 +198,10 @@ impl Wire {
         }
         let mut header = [0; HEADER_MAX];
         let n = socket::peek(fd, &mut header)?;
-        Ok(relay.peek(WHO[end], &header[..n], SPLICE_BYTES as u64, now) as usize)
+        if relay.peek(WHO[end], &header[..n], SPLICE_BYTES as u64, now) && self.bulk.far_sighted {
+            self.bulk.far_sighted = look_beyond(relay, end, fd, room, now)?;
+        }
+        Ok(extra.unseen(end))
     }
 
     /// `bytes` of `end` went on without being looked at.
@@ -354,6 +369,43 @@ impl Wire {
             pipe.ending.get_or_insert(ending);
         }
     }
+}
+
+/// Begins the frames behind the first one too, whose headers lie in the socket already: one splice
+/// for many of them costs less than one for each, whose acknowledgement makes the sender send.
+/// `false`: such a socket cannot be looked at there.
+///
+/// # Errors
+/// The socket would go on being looked at beyond its beginning.
+fn look_beyond(
+    relay: &mut Relay,
+    end: usize,
+    fd: RawFd,
+    room: usize,
+    now: u32,
+) -> io::Result<bool> {
+    let Ok(unread) = socket::unread(fd) else { return Ok(true) };
+    let mut looked = false;
+    let can = loop {
+        let before = usize::try_from(relay.unseen(WHO[end])).unwrap_or(usize::MAX);
+        // Only where something lies: a look at nothing takes a reset away that is told but once.
+        if before >= room || before.saturating_add(HEADER_MAX) > unread {
+            break true;
+        }
+        if socket::set_peek_offset(fd, Some(before)).is_err() {
+            break false;
+        }
+        looked = true;
+        let mut header = [0; HEADER_MAX];
+        match socket::peek(fd, &mut header) {
+            Ok(n) if relay.peek(WHO[end], &header[..n], SPLICE_BYTES as u64, now) => {}
+            _ => break true,
+        }
+    };
+    if looked {
+        socket::set_peek_offset(fd, None)?;
+    }
+    Ok(can)
 }
 
 fn ending_of(why: Why) -> Ending {

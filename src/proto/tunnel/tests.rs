@@ -191,7 +191,7 @@ fn s14_lengths() {
         unfinished[0] = first;
         let mut sink = Recorder { fed: &unfinished, seen: &mut seen, parts: 0 };
         assert_eq!(tunnel.feed(&unfinished, &no, &mut sink), Verdict::Open);
-        assert_eq!(tunnel.skip(i64::MAX as u64), Opcode::from_bits(first).unwrap());
+        assert_eq!(tunnel.skip(i64::MAX as u64).0, Opcode::from_bits(first).unwrap());
     }
     let mut sink = Recorder { fed: &[0, 1], seen: &mut seen, parts: 0 };
     let limits = Limits { max_message: u64::MAX - 1, ..no };
@@ -274,8 +274,8 @@ fn boundaries_are_known_and_payload_may_be_skipped() {
     let mut sink = Recorder { fed: &start, seen: &mut seen, parts: 0 };
     assert_eq!(tunnel.feed(&start, &Limits::default(), &mut sink), Verdict::Open);
     assert_eq!((tunnel.at_boundary(), tunnel.bytes_to_boundary()), (false, 4093));
-    assert_eq!(tunnel.skip(4000), Opcode::Binary);
-    assert_eq!(tunnel.skip(93), Opcode::Binary);
+    assert_eq!(tunnel.skip(4000), (Opcode::Binary, 4000));
+    assert_eq!(tunnel.skip(93), (Opcode::Binary, 93));
     assert!(tunnel.at_boundary() && tunnel.in_message());
     // Half a header: what has gone out still ends at a boundary.
     let mut sink = Recorder { fed: &[0x80], seen: &mut seen, parts: 0 };
@@ -314,9 +314,55 @@ fn a_long_frame_may_be_begun_without_being_taken() {
 
     let seen = tunnel.peek(&long, 16_384, &no).expect("a long frame");
     assert_eq!((seen.length, usize::from(seen.size)), (70_000, long.len()));
-    assert_eq!(tunnel.peek(&long, 16_384, &no), None, "not in the middle of one");
     assert_eq!(tunnel.bytes_to_boundary(), 70_000 + long.len() as u64);
-    assert_eq!(tunnel.skip(70_000 + long.len() as u64), Opcode::Binary);
+    assert_eq!(tunnel.skip(70_000 + long.len() as u64), (Opcode::Binary, 70_000));
     assert!(tunnel.at_boundary());
     assert!(tunnel.peek(&long, 16_384, &no).is_some(), "and the next");
+}
+
+#[test]
+fn frames_begun_together_end_at_one_boundary() {
+    let no = Limits::default();
+    let rules = Rules { from: End::Client, deflate: false };
+    let header = |opcode, fin, length| {
+        let mut bytes = [0; HEADER_MAX];
+        let size = frame::encode_header(&mut bytes, fin, opcode, length, Some([1, 2, 3, 4]));
+        bytes[..size].to_vec()
+    };
+    let frame =
+        |opcode, fin, length: usize| [header(opcode, fin, length as u64), vec![7; length]].concat();
+    let mut tunnel = Tunnel::new(rules);
+    let mut seen = Seen::default();
+    // The first one's header is held for a while, and leaves nothing behind that counts.
+    let first = frame(Opcode::Binary, true, 300);
+    for part in [&first[..3], &first[3..100]] {
+        let mut sink = Recorder { fed: part, seen: &mut seen, parts: 0 };
+        assert_eq!(tunnel.feed(part, &no, &mut sink), Verdict::Open);
+    }
+    for length in [200, 70_000] {
+        assert!(tunnel.peek(&header(Opcode::Binary, true, length), 100, &no).is_some());
+    }
+    for other in [
+        header(Opcode::Text, true, 200), // counted under another opcode
+        header(Opcode::Continuation, true, 200), // of nothing
+        header(Opcode::Binary, true, 99), // too short
+        header(Opcode::Ping, true, 100),
+        header(Opcode::Close, true, 100),
+    ] {
+        let before = tunnel;
+        assert_eq!(tunnel.peek(&other, 100, &no), None, "{other:?}");
+        assert_eq!(tunnel, before);
+    }
+    let left = (first.len() - 100) as u64;
+    let headers = 8 + 14;
+    assert_eq!(tunnel.bytes_to_boundary(), left + headers + 70_200);
+    // In whatever pieces it goes, by the pipe or in place, payload is counted and headers are not.
+    let (opcode, payload) = tunnel.skip(left + 4);
+    assert_eq!((opcode, tunnel.at_boundary()), (Opcode::Binary, false));
+    let rest =
+        [&frame(Opcode::Binary, true, 200)[4..], &frame(Opcode::Binary, true, 70_000)].concat();
+    let mut sink = Recorder { fed: &rest, seen: &mut seen, parts: 0 };
+    assert_eq!(tunnel.feed(&rest, &no, &mut sink), Verdict::Open);
+    assert!(tunnel.at_boundary() && tunnel.may_end());
+    assert_eq!(payload + seen.payload[Opcode::Binary.index()], 300 + 200 + 70_000);
 }
