@@ -143,8 +143,9 @@ fn a_server_of_another_name_or_authority_gets_no_request_and_a_line_says_why() {
     let ca = Pair { cert: known.pem(), key: String::new() };
     let misnamed = known.issue("server", &["mail.internal"]);
     let untrusted = Authority::new().issue("server", &["chat.internal"]);
-    let pool = "tls = { ca = \"ca.pem\", server_name = \"chat.internal\" }\n\
-                [runtime]\nworkers = 1\nadmin = \"{admin}\"\nlog = { connections = \"all\" }";
+    let pool = "tls = { ca = \"ca.pem\", server_name = \"chat.internal\" }\n";
+    let all = "[runtime]\nworkers = 1\nadmin = \"{admin}\"\nlog = { connections = \"all\" }";
+    let pool = &format!("{pool}{all}");
     for pair in [misnamed, untrusted] {
         let behind = echo_server(&pair, None);
         let scene = Scene::new("l7", "", behind, pool, &[("ca", &ca)]);
@@ -155,12 +156,23 @@ fn a_server_of_another_name_or_authority_gets_no_request_and_a_line_says_why() {
         let _ = client.read_to_end(&mut answer);
         let answer = String::from_utf8_lossy(&answer);
         assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
-        scene.standpipe.wait_log(&["ending=server/dial/certificate_bad"]);
+        let server = format!("server=pool/{behind}");
+        let line = &["msg=end", "ending=server/dial/certificate_bad", &server];
+        scene.standpipe.wait_log(line);
+        scene.standpipe.wait_log(&["msg=request", "status=502", &server]);
+        // For whom it has no lines for connections, too.
+        let cause = "cause=certificate_bad";
+        scene.standpipe.wait_log(&[
+            "level=warn",
+            "could not be dialled",
+            &format!("={behind}"),
+            cause,
+        ]);
 
         let scene = Scene::new("l4", "", behind, pool, &[("ca", &ca)]);
         let _ = ended(&mut open(&scene, 1)[0]);
         wait_ended(&scene.standpipe, "server/dial/certificate_bad", 1);
-        scene.standpipe.wait_log(&["ending=server/dial/certificate_bad"]);
+        scene.standpipe.wait_log(line);
     }
 }
 

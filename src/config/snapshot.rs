@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::balance::{Group, Loads, ServerId};
 use crate::meter::{
-    CoreCounters, Limits, ListenerCounters, Passing, RouteCounters, ServerCounters,
+    Cause, CoreCounters, Limits, ListenerCounters, Passing, RouteCounters, ServerCounters,
 };
 
 use super::plan::Plan;
@@ -87,9 +87,8 @@ pub enum Report {
     Failed { core: usize, reason: String },
     /// It goes on, but could not do what it was told (a new listener's port is taken).
     Trouble { core: usize, reason: String },
-    /// A connect to this server failed or succeeded (passive health); successes only after a
-    /// failure.
-    Dialled { id: ServerId, ok: bool },
+    /// A connect to this server failed, or (only after a failure) succeeded: passive health.
+    Dialled { id: ServerId, fault: Option<Cause> },
     /// A line for the connection log; control writes it.
     Line(LogLine),
     /// NSS key-log line; control writes it to `SSLKEYLOGFILE`.

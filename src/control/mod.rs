@@ -183,6 +183,8 @@ struct Control {
     checks_bad: u64,
     /// What the last bad check of a server said, by id.
     check_faults: HashMap<ServerId, String>,
+    /// When a server was last said not to be dialled, if it has not been since.
+    dial_faults: HashMap<ServerId, Instant>,
     /// A server changed its state: groups are to be built anew with the next tick.
     changed_health: bool,
     phase: Phase,
@@ -246,6 +248,7 @@ impl Control {
             checks_good: 0,
             checks_bad: 0,
             check_faults: HashMap::new(),
+            dial_faults: HashMap::new(),
             changed_health: false,
             phase: Phase::Serving,
             gone: vec![false; cores],

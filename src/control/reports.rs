@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::balance::ServerId;
 use crate::config::snapshot::Report;
+use crate::meter::Cause;
 
 use super::{Control, logging};
 
@@ -18,6 +19,9 @@ const WITHIN: Duration = Duration::from_millis(50);
 
 /// The same at the end, when there is nothing else to do.
 const LAST_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long a server that cannot be dialled is not spoken of again.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 impl Control {
     pub(super) fn take_reports(&mut self) {
@@ -41,7 +45,7 @@ impl Control {
                 Report::Trouble { core, reason } => {
                     tracing::error!(core, reason, "a core could not do as told");
                 }
-                Report::Dialled { id, ok } => self.dialled(id, ok),
+                Report::Dialled { id, fault } => self.dialled(id, fault),
                 Report::Line(line) => logging::connection(&line),
                 Report::KeyLog(line) => self.log_key(&line),
                 Report::Gone { core } => self.gone[core] = true,
@@ -79,11 +83,29 @@ impl Control {
         self.cores_lost() == self.links.len()
     }
 
-    fn dialled(&mut self, id: ServerId, good: bool) {
+    fn dialled(&mut self, id: ServerId, fault: Option<Cause>) {
+        self.tell_dialled(id, fault);
         let now = self.now();
+        let good = fault.is_none();
         let change = self.fleet.ward_mut(id).and_then(|w| w.checkup.dialled(now, id, good));
         if let Some(change) = change {
             self.tell_change(&change);
+        }
+    }
+
+    /// Why clients of a server are turned away, whether or not it may be put out of service for it:
+    /// its certificate may be refused while every check finds it well.
+    fn tell_dialled(&mut self, id: ServerId, fault: Option<Cause>) {
+        let known = self.fleet.registry.known(id);
+        let (pool, server) = (&*known.pool, &*known.name);
+        if let Some(cause) = fault {
+            let said = self.dial_faults.get(&id);
+            if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+                self.dial_faults.insert(id, Instant::now());
+                tracing::warn!(pool, server, cause = cause.name(), "a server could not be dialled");
+            }
+        } else if self.dial_faults.remove(&id).is_some() {
+            tracing::info!(pool, server, "a server could be dialled again");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The core's own listening sockets, one for each address, shared with the other cores by
 //! SO_REUSEPORT. They follow the snapshot: opened, closed and never left with a full queue.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::rc::Rc;
@@ -282,6 +283,7 @@ impl Core {
                 client: source,
                 ticket,
                 since: Instant::now(),
+                failed: Cell::default(),
             },
             client,
         );

@@ -25,7 +25,7 @@ use std::time::Duration;
 use crate::balance::{Ledger, ServerId};
 use crate::config::plan::LogConnections;
 use crate::config::snapshot::{CoreSeed, LogEvent, LogLine, Report, Snapshot};
-use crate::meter::{CoreCounters, Ending, ServerCounters, Ticket};
+use crate::meter::{CoreCounters, Ending, ServerCounters, Stage, Ticket};
 
 pub use host::run;
 use ready::{Deadlines, Readiness};
@@ -192,6 +192,7 @@ impl Core {
         }
         self.gone(&conn.birth, conn.ticket);
         if self.is_logged(conn.id, Some(ending)) {
+            let dialled = conn.failed.get().filter(|_| ending.stage == Stage::Dial);
             self.report(Report::Line(LogLine {
                 core: self.index,
                 id: conn.id,
@@ -203,7 +204,7 @@ impl Core {
                     close: None,
                 },
                 listener: Arc::clone(&conn.birth.listener),
-                server: None,
+                server: dialled.and_then(|server| self.server_name(server)),
                 client: conn.client,
                 route: None,
             }));

@@ -125,7 +125,8 @@ pub async fn dial(
         let again = !tried.is_empty();
         match attempt(core, conn, want, member, again, client).await {
             Ok((server, preface)) => {
-                core.dialled(id, true);
+                core.dialled(id, None);
+                conn.failed.set(None);
                 return Ok(Dialled { server, lease, member, preface });
             }
             Err(cause) => {
@@ -135,9 +136,10 @@ pub async fn dial(
                     // What we ran out of is no fault of the server's.
                     Ending::proxy(Stage::Dial, cause)
                 } else {
-                    core.dialled(id, false);
+                    core.dialled(id, Some(cause));
                     Ending::server(Stage::Dial, cause)
                 };
+                conn.failed.set(Some(id));
                 tried.push(member);
             }
         }
@@ -278,12 +280,12 @@ fn dial_from(
 
 impl Core {
     /// Tells control how a connect went: every failure, and successes while one is remembered.
-    fn dialled(&self, id: ServerId, ok: bool) {
+    fn dialled(&self, id: ServerId, fault: Option<Cause>) {
         let mut failed = self.failed.borrow_mut();
-        let news = if ok { failed.remove(&id) } else { failed.insert(id) | true };
+        let news = if fault.is_none() { failed.remove(&id) } else { failed.insert(id) | true };
         drop(failed);
         if news {
-            self.report(Report::Dialled { id, ok });
+            self.report(Report::Dialled { id, fault });
         }
     }
 }

@@ -107,7 +107,8 @@ impl Serving<'_> {
             want.chosen = Some(member);
         }
         let client = dial::Client { fd: self.client.fd(), front: self.front };
-        let mut dialled = dial::dial(self.core, self.conn, want, client).await?;
+        let dialled = dial::dial(self.core, self.conn, want, client).await;
+        let mut dialled = dialled.inspect_err(|_| self.record.server = self.conn.failed.get())?;
         let (id, member) = (dialled.id(), dialled.member);
         let preface = std::mem::take(&mut dialled.preface);
         let (transport, lease) = dialled.into_parts();

@@ -17,12 +17,13 @@ pub mod transport;
 pub mod upgrade;
 pub mod web;
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::balance::Policy;
+use crate::balance::{Policy, ServerId};
 use crate::config::plan::{Listener, Service};
 use crate::config::snapshot::Snapshot;
 use crate::meter::{Cause, Ending, Stage, Ticket};
@@ -48,6 +49,8 @@ pub struct Accepted {
     pub client: Option<SocketAddr>,
     pub ticket: Ticket,
     pub since: Instant,
+    /// The server last dialled in vain, for the log.
+    pub failed: Cell<Option<ServerId>>,
 }
 
 /// The whole young life of one connection.
