@@ -122,7 +122,7 @@ fn head(c: &mut Criterion) {
         b.iter(|| upgrade::accept_key(black_box(b"dGhlIHNhbXBsZSBub25jZQ==")));
     });
     let client = std::net::Ipv4Addr::LOCALHOST.into();
-    let origin = Origin { client, port: 8443, tls: true, trusted: false };
+    let origin = Origin { client, real: client, port: 8443, tls: true, trusted: false };
     let mut out = Vec::with_capacity(2 << 10);
     group.bench_function("forward and rewrite", |b| {
         b.iter(|| {

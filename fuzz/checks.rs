@@ -168,7 +168,11 @@ fn request(bytes: &[u8], limits: &HeadLimits) {
     edits.host = Some("x".into());
     let client = std::net::Ipv4Addr::LOCALHOST.into();
     let trusted = bytes.len().is_multiple_of(2);
-    forwarded::forward(&came, &Origin { client, port: 80, tls: false, trusted }, &mut edits);
+    forwarded::forward(
+        &came,
+        &Origin { client, real: client, port: 80, tls: false, trusted },
+        &mut edits,
+    );
     let mut out = Vec::new();
     write_request(&mut out, &came, &edits);
     let wide = HeadLimits { bytes: 8192, fields: 32, target: 256 };

@@ -88,8 +88,52 @@ fn whom_a_listener_trusts_may_change_between_two_requests() {
     let heads = server.heads();
     for (name, before, after) in [
         ("x-forwarded-for", "127.0.0.1", "6.6.6.6, 7.7.7.7, 127.0.0.1"),
-        ("x-real-ip", "127.0.0.1", "6.6.6.6"),
+        ("x-real-ip", "127.0.0.1", "7.7.7.7"),
     ] {
         assert_eq!([heads[0].all(name), heads[1].all(name)], [[before], [after]]);
+    }
+}
+
+#[test]
+fn the_real_address_is_the_last_that_nobody_trusted_stands_for() {
+    let server = Server::answering(|_| ok("x"));
+    let listener = "trusted = [\"127.0.0.0/8\", \"7.7.0.0/16\"]";
+    let web = Web::shaped(&[&server], Shape { listener, ..Shape::default() });
+    let mut client = Reader::connect(web.address);
+    for (hops, real) in [
+        ("1.1.1.1, 6.6.6.6, 7.7.7.7", "6.6.6.6"),
+        ("6.6.6.6:1234", "6.6.6.6"),
+        ("7.7.7.7, [2001:db8::1]:80, 7.7.1.1", "2001:db8::1"),
+        ("7.7.7.7, 7.7.1.1", "7.7.7.7"),
+        ("6.6.6.6, unknown, 7.7.7.7", "7.7.7.7"),
+        ("unknown", "127.0.0.1"),
+    ] {
+        let head = format!("GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {hops}\r\n\r\n");
+        client.send(head);
+        assert_eq!(client.response("GET").status, 200);
+        let heads = server.heads();
+        assert_eq!(heads.last().expect("a head").all("x-real-ip"), [real], "{hops}");
+    }
+}
+
+#[test]
+fn a_proxy_header_vouches_for_an_address_and_not_for_what_it_says() {
+    let server = Server::answering(|_| ok("x"));
+    let listener = "accept_proxy = \"v1\"\ntrusted = [\"127.0.0.0/8\"]";
+    let web = Web::shaped(&[&server], Shape { listener, ..Shape::default() });
+    for (told, list, real) in [
+        ("9.9.9.9", "9.9.9.9", "9.9.9.9"),
+        // Another balancer of ours behind it.
+        ("127.0.0.9", "6.6.6.6, 127.0.0.9", "6.6.6.6"),
+    ] {
+        let mut client = Reader::connect(web.address);
+        client.send(format!(
+            "PROXY TCP4 {told} 127.0.0.1 1234 80\r\nGET / HTTP/1.1\r\nHost: x\r\n\
+             X-Forwarded-For: 6.6.6.6\r\n\r\n"
+        ));
+        assert_eq!(client.response("GET").status, 200);
+        let heads = server.heads();
+        let head = heads.last().expect("a head");
+        assert_eq!([head.all("x-forwarded-for"), head.all("x-real-ip")], [[list], [real]]);
     }
 }

@@ -254,10 +254,16 @@ fn the_clients_certificate_is_told_in_headers_nobody_else_can_set() {
     let clients = Authority::new();
     let ca = Pair { cert: clients.pem(), key: String::new() };
     let somebody = clients.issue("somebody", &[]);
+    let two = clients.issue("somebody, OU=admins", &[]);
     let server = common::http::Server::answering(|_| common::http::ok("fine"));
+    let plain = common::address();
     let tls = "tls.client_ca = { file = \"clients.pem\", required = false }\n\
                tls.client_headers = { subject = \"X-Client\", fingerprint = \"X-Print\" }";
-    let scene = Scene::new("l7", tls, server.address, "", &[("clients", &ca)]);
+    let beside = format!(
+        "[listeners.plain]\nbind = [\"{plain}\"]\nmode = \"l7\"\n\
+         [[listeners.plain.routes]]\npath = \"/\"\npool = \"pool\"\n"
+    );
+    let scene = Scene::new("l7", tls, server.address, &beside, &[("clients", &ca)]);
     let ask = |config: ClientConfig| {
         let mut client = connect(scene.at, &Arc::new(config), "web.example").expect("a handshake");
         let request = "GET / HTTP/1.1\r\nHost: web.example\r\nX-Client: CN=forged\r\n\
@@ -271,7 +277,16 @@ fn the_clients_certificate_is_told_in_headers_nobody_else_can_set() {
     with.alpn_protocols = Vec::new();
     ask(with);
     ask(scene.authority.client(&[]));
+    let mut with = scene.authority.client_with(&two);
+    with.alpn_protocols = Vec::new();
+    ask(with);
+    // Nor by another way to the same servers, where nobody is asked for a certificate.
+    let mut other = common::http::Reader::connect(plain);
+    other.send("GET / HTTP/1.1\r\nHost: x\r\nX-Client: CN=forged\r\nX-Print: 00\r\n\r\n");
+    assert_eq!(other.response("GET").status, 200);
     let heads = server.heads();
+    assert_eq!(heads[2].header("X-Client"), Some("CN=somebody\\, OU\\=admins"));
+    assert_eq!((heads[3].header("X-Client"), heads[3].header("X-Print")), (None, None));
     assert_eq!(heads[0].header("X-Client"), Some("CN=somebody"));
     assert_eq!(heads[0].header("X-Print").map(str::len), Some(64));
     assert_eq!((heads[1].header("X-Client"), heads[1].header("X-Print")), (None, None));

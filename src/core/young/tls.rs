@@ -3,6 +3,7 @@
 
 mod gate;
 mod shake;
+mod subject;
 #[cfg(test)]
 mod tests;
 
@@ -50,7 +51,7 @@ pub struct Secured {
 /// A verified certificate, as configured headers tell it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// The subject's distinguished name.
+    /// The subject's distinguished name, as [`subject::text_of`] writes it.
     pub subject: String,
     /// SHA-256 of the certificate, in hexadecimal.
     pub fingerprint: String,
@@ -64,7 +65,7 @@ impl Peer {
             let _ = write!(hex, "{byte:02x}");
             hex
         });
-        Some(Self { subject: parsed.subject().to_string(), fingerprint })
+        Some(Self { subject: subject::text_of(parsed.subject()), fingerprint })
     }
 }
 

@@ -44,9 +44,8 @@ struct Visit<'a> {
     address: IpAddr,
     /// Port it came in by.
     port: u16,
-    /// Who the socket says it is: a balancer, where a PROXY header told of another.
-    direct: Option<IpAddr>,
-    /// Its forwarding headers are believed.
+    /// It is in `trusted`: its forwarding headers are believed. (Not for the balancer's sake that
+    /// told of it by a PROXY header: that one need not have looked at a single header.)
     trusted: bool,
     /// Its listener has left the file: there is no next request.
     is_last: bool,
@@ -93,14 +92,11 @@ pub async fn serve(
     let told = front.told.map(|(_, to)| to.port());
     let port = told.unwrap_or_else(|| port_of(&conn.listener, client.fd()));
     let address = canonical(peer.ip());
-    let direct = if front.told.is_some() { socket::peer(client.fd()) } else { Some(peer) };
-    let direct = direct.map(|peer| canonical(peer.ip()));
-    let trusted = direct.is_some_and(|ip| trusts(&conn.listener, ip));
+    let trusted = trusts(&conn.listener, address);
     let inlet = Inlet::new(std::mem::take(&mut front.tail));
     let client = Channel::new(client);
     let is_last = false;
-    let mut visit =
-        Visit { core, conn, client, inlet, front, address, port, direct, trusted, is_last };
+    let mut visit = Visit { core, conn, client, inlet, front, address, port, trusted, is_last };
     // A head that comes too late is answered.
     guard.keep_speaking();
     let mut first = Some(guard);
@@ -315,7 +311,7 @@ impl Visit<'_> {
         self.conn.listener_index = index;
         self.conn.birth = self.core.with_table(|table| Rc::clone(&table.births[index]));
         self.conn.snapshot = snapshot;
-        self.trusted = self.direct.is_some_and(|ip| trusts(&self.conn.listener, ip));
+        self.trusted = trusts(&self.conn.listener, self.address);
     }
 
     fn manner(&self, head: Option<&RequestHead<'_>>) -> Manner {

@@ -254,7 +254,9 @@ fn host<'a>(
 
 fn host_is_legal(host: &str) -> bool {
     let (name, port) = split_port(host);
-    let port_is_legal = port.is_none_or(|port| port.parse::<u16>().is_ok() && !port.contains('+'));
+    // RFC 3986 §3.2.3: the port may be empty.
+    let is_port = |port: &str| port.is_empty() || port.parse::<u16>().is_ok();
+    let port_is_legal = port.is_none_or(|port| is_port(port) && !port.contains('+'));
     if let Some(inner) = name.strip_prefix('[') {
         let address = inner.strip_suffix(']').unwrap_or_default();
         return port_is_legal && address.parse::<std::net::Ipv6Addr>().is_ok();

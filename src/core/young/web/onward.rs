@@ -1,6 +1,7 @@
 //! The head of a request as it goes on to a server: what came, less what ends here, and what we say
 //! ourselves of the client and of the request.
 
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use crate::proto::http::fields;
@@ -9,10 +10,11 @@ use crate::proto::http::names::Name;
 use crate::proto::http::{Connection, Edits, RequestHead, Version, write_request};
 use crate::sys::socket;
 
-use super::Visit;
+use super::{Visit, canonical, trusts};
 
 /// The name a request has in our answers, in the server's head and in the log.
 const REQUEST_ID: &str = "X-Request-Id";
+const FORWARDED_FOR: &str = "X-Forwarded-For";
 const EXTENSIONS: &str = "Sec-WebSocket-Extensions";
 /// Bytes of an id that a trusted peer gave.
 const ID_BYTES_MAX: usize = 128;
@@ -35,11 +37,18 @@ impl Visit<'_> {
         }
         edits.set(REQUEST_ID, id.as_bytes());
         let (client, tls) = (self.address, self.client.is_tls());
-        let origin = Origin { client, port: self.port, tls, trusted: self.trusted };
+        let (port, trusted) = (self.port, self.trusted);
+        let origin = Origin { client, real: self.real(head), port, tls, trusted };
         forwarded::forward(head, &origin, &mut edits);
         if head.host.is_none() && head.version == Version::Http10 {
             let local = socket::local(self.client.fd());
             edits.host = local.map(|local| local.to_string().into());
+        }
+        // What one listener says of a certificate is believed by servers that others reach, too.
+        for listener in &self.conn.snapshot.plan.listeners {
+            let names = listener.tls.as_ref().and_then(|tls| tls.client_headers.as_ref());
+            let names = names.into_iter().flat_map(|names| [&names.subject, &names.fingerprint]);
+            names.flatten().for_each(|name| edits.remove(name.clone()));
         }
         let names = self.conn.listener.tls.as_ref().and_then(|tls| tls.client_headers.as_ref());
         if let Some(names) = names {
@@ -50,7 +59,6 @@ impl Visit<'_> {
                 (&names.fingerprint, told.map(|peer| &peer.fingerprint)),
             ] {
                 let Some(name) = name else { continue };
-                edits.remove(name.clone());
                 if let Some(value) = value {
                     let on_one_line = |byte: &u8| !matches!(byte, b'\r' | b'\n' | 0);
                     let value: Vec<u8> = value.bytes().filter(on_one_line).collect();
@@ -59,6 +67,23 @@ impl Visit<'_> {
             }
         }
         write_request(out, head, &edits);
+    }
+
+    /// Where the request came from first: the last hop of a trusted peer's `X-Forwarded-For` that
+    /// is not to be trusted itself. What stands before it is what that one claimed.
+    fn real(&self, head: &RequestHead<'_>) -> IpAddr {
+        let mut real = self.address;
+        if self.trusted && !head.nominated.has(FORWARDED_FOR) {
+            let hops: Vec<&[u8]> = fields::elements(&head.fields, FORWARDED_FOR).collect();
+            for hop in hops.into_iter().rev() {
+                let Some(address) = address_of(hop) else { break };
+                real = canonical(address);
+                if !trusts(&self.conn.listener, real) {
+                    break;
+                }
+            }
+        }
+        real
     }
 
     /// The request's id: a trusted peer's, if it gave one that can be written anywhere, or ours.
@@ -77,6 +102,13 @@ impl Visit<'_> {
         ];
         [subject, fingerprint].map(|name| name.map_or(Name::EMPTY, |name| Name::of(name)))
     }
+}
+
+/// An address with or without a port.
+fn address_of(hop: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(hop).ok()?;
+    let with_port = |text: &str| text.parse().map(|socket: SocketAddr| socket.ip());
+    text.parse().or_else(|_| with_port(text)).ok()
 }
 
 fn given_id<'a>(head: &RequestHead<'a>) -> Option<&'a str> {
