@@ -196,6 +196,18 @@ impl Scene {
         pool: &str,
         more: &[(&str, &Pair)],
     ) -> Scene {
+        Scene::lasting("2s", mode, tls, server, pool, more)
+    }
+
+    /// As [`Scene::new`], with so long for a handshake.
+    pub fn lasting(
+        handshake: &str,
+        mode: &str,
+        tls: &str,
+        server: SocketAddr,
+        pool: &str,
+        more: &[(&str, &Pair)],
+    ) -> Scene {
         let authority = Authority::new();
         let web = authority.issue("web", &["web.example", "localhost", "127.0.0.1"]);
         let ca = authority.pem();
@@ -211,7 +223,8 @@ impl Scene {
         let files: Vec<(&str, &[u8])> =
             files.iter().map(|(name, text)| (&name[..], text.as_bytes())).collect();
         let at = SocketAddr::from(([127, 0, 0, 1], port()));
-        let config = config(at, mode, tls, server, pool);
+        let config = config(at, mode, tls, server, pool)
+            .replace("handshake = \"2s\"", &format!("handshake = \"{handshake}\""));
         Scene { standpipe: Standpipe::start_with(&config, &files, &[]), at, authority }
     }
 

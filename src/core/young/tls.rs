@@ -136,14 +136,14 @@ async fn serve(
         return Err(refuse(Cause::PlainOnTls));
     }
     let pass = Gate::enter(core, tls, guard).await;
-    let _pass = pass.map_err(|cause| Ending::proxy(Stage::Tls, cause))?;
+    let pass = pass.map_err(|cause| Ending::proxy(Stage::Tls, cause))?;
     match exchange(stream, &mut shake, guard).await {
         Ok(()) => {}
         Err(Broken { cause, last_words }) => {
             for line in std::mem::take(&mut shake.heard.key_log) {
                 core.report(Report::KeyLog(line));
             }
-            drop(shake);
+            drop((shake, pass));
             farewell(stream, guard, &last_words).await;
             return Err(refuse(cause));
         }

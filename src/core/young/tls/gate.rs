@@ -1,12 +1,14 @@
 //! Who may shake hands now. A handshake costs a core as much as hundreds of messages: so many at a
 //! time, so many a second, so many in one turn, and between two turns the living pipes are served.
-//! Who finds the core busy waits in line, its bytes in the kernel, until its deadline.
+//! Who finds the core busy waits in line, its bytes in the kernel, until its deadline. Who has had
+//! its turn and keeps the core waiting loses its place to the line, but not its handshake: a few
+//! hundred that say hello and no more would shut all others out.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use crate::config::certificates::FromClient;
@@ -20,6 +22,8 @@ use crate::meter::Cause;
 pub struct Gate {
     in_flight: Cell<u32>,
     line: RefCell<VecDeque<Waiting>>,
+    /// Who was admitted, oldest first; some are over.
+    places: RefCell<VecDeque<Weak<Place>>>,
     next: Cell<u64>,
     /// Admitted since the driver's last turn.
     admitted: Cell<u32>,
@@ -36,17 +40,41 @@ struct Waiting {
     waker: Option<Waker>,
 }
 
+/// A place among those that shake hands.
+#[derive(Debug)]
+struct Place {
+    since: Ticks,
+    /// It was not given to another meanwhile.
+    held: Cell<bool>,
+}
+
 /// The right to shake hands, given back when dropped.
 #[derive(Debug)]
-pub struct Pass(Rc<Core>);
+pub struct Pass(Rc<Core>, Rc<Place>);
+
+impl Pass {
+    fn new(core: &Rc<Core>) -> Self {
+        let place = Rc::new(Place { since: core.now(), held: Cell::new(true) });
+        let mut places = core.handshakes.places.borrow_mut();
+        if places.len() >= 2 * core.handshakes.in_flight.get() as usize + PLACES_SPARE {
+            places.retain(|place| held(place).is_some());
+        }
+        places.push_back(Rc::downgrade(&place));
+        Self(Rc::clone(core), place)
+    }
+}
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        let gate = &self.0.handshakes;
-        gate.in_flight.set(gate.in_flight.get() - 1);
-        self.0.counters.tls_in_flight.dec();
-        gate.call_first(&self.0);
+        if self.1.held.replace(false) {
+            self.0.handshakes.leave(&self.0);
+            self.0.handshakes.call_first(&self.0);
+        }
     }
+}
+
+fn held(place: &Weak<Place>) -> Option<Rc<Place>> {
+    place.upgrade().filter(|place| place.held.get())
 }
 
 impl Gate {
@@ -68,7 +96,7 @@ impl Gate {
             limit => limit,
         };
         Turnstile { core, guard, number, limit, through: false }.await?;
-        Ok(Pass(Rc::clone(core)))
+        Ok(Pass::new(core))
     }
 
     /// Counts one more begun in this second.
@@ -92,9 +120,25 @@ impl Gate {
     /// The pipes had their turn.
     pub fn turned(&self, core: &Core) {
         self.admitted.set(0);
-        if self.full.replace(false) {
+        let waits = !self.line.borrow().is_empty();
+        if self.full.replace(false) || (waits && self.slowest(core.now()).is_some()) {
             self.call_first(core);
         }
+    }
+
+    /// The oldest place, if it has been held for long.
+    fn slowest(&self, now: Ticks) -> Option<Rc<Place>> {
+        let mut places = self.places.borrow_mut();
+        while places.front().is_some_and(|place| held(place).is_none()) {
+            places.pop_front();
+        }
+        let oldest = places.front().and_then(held);
+        oldest.filter(|place| now.saturating_sub(place.since) >= PATIENCE_TICKS)
+    }
+
+    fn leave(&self, core: &Core) {
+        self.in_flight.set(self.in_flight.get() - 1);
+        core.counters.tls_in_flight.dec();
     }
 
     fn call_first(&self, core: &Core) {
@@ -126,8 +170,18 @@ impl Future for Turnstile<'_> {
         }
         let mut line = gate.line.borrow_mut();
         let first = line.front().is_some_and(|first| first.number == self.number);
-        let room = gate.in_flight.get() < self.limit;
-        if first && room && gate.admitted.get() < TURN_MAX {
+        let turn = gate.admitted.get() < TURN_MAX;
+        let mut room = gate.in_flight.get() < self.limit;
+        if first
+            && turn
+            && !room
+            && let Some(place) = gate.slowest(core.now())
+        {
+            place.held.set(false);
+            gate.leave(core);
+            room = true;
+        }
+        if first && room && turn {
             line.pop_front();
             drop(line);
             gate.in_flight.set(gate.in_flight.get() + 1);
@@ -137,8 +191,8 @@ impl Future for Turnstile<'_> {
             gate.call_first(core);
             return Poll::Ready(Ok(()));
         }
-        if let Some(place) = line.iter_mut().find(|place| place.number == self.number) {
-            place.waker = Some(cx.waker().clone());
+        if let Ok(at) = line.binary_search_by_key(&self.number, |waiting| waiting.number) {
+            line[at].waker = Some(cx.waker().clone());
         }
         gate.full.set(gate.full.get() || (first && room));
         self.guard.wake_when_passed(cx.waker());
@@ -152,11 +206,20 @@ impl Drop for Turnstile<'_> {
             return;
         }
         let gate = &self.core.handshakes;
-        gate.line.borrow_mut().retain(|place| place.number != self.number);
+        let mut line = gate.line.borrow_mut();
+        if let Ok(at) = line.binary_search_by_key(&self.number, |waiting| waiting.number) {
+            line.remove(at);
+        }
+        drop(line);
         gate.call_first(self.core);
     }
 }
 
+/// How long a handshake keeps its place while others wait: a second, many times a far peer's
+/// answer.
+const PATIENCE_TICKS: Ticks = TICKS_PER_SECOND;
+/// Places that are over, kept until it is worth clearing them away.
+const PLACES_SPARE: usize = 64;
 /// Handshakes begun in one turn: two milliseconds or so before the pipes are looked at again.
 const TURN_MAX: u32 = 8;
 /// Connections in line; each holds its ClientHello and little else.
