@@ -183,7 +183,7 @@ struct Control {
     checks_bad: u64,
     /// What the last bad check of a server said, by id.
     check_faults: HashMap<ServerId, String>,
-    /// When a server was last said not to be dialled, if it has not been since.
+    /// When a server was last said not to be dialled.
     dial_faults: HashMap<ServerId, Instant>,
     /// A server changed its state: groups are to be built anew with the next tick.
     changed_health: bool,

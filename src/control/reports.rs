@@ -20,7 +20,7 @@ const WITHIN: Duration = Duration::from_millis(50);
 /// The same at the end, when there is nothing else to do.
 const LAST_WITHIN: Duration = Duration::from_secs(1);
 
-/// How long a server that cannot be dialled is not spoken of again.
+/// How long a server that could not be dialled is not spoken of again, whatever comes between.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 impl Control {
@@ -98,14 +98,12 @@ impl Control {
     fn tell_dialled(&mut self, id: ServerId, fault: Option<Cause>) {
         let known = self.fleet.registry.known(id);
         let (pool, server) = (&*known.pool, &*known.name);
-        if let Some(cause) = fault {
-            let said = self.dial_faults.get(&id);
-            if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
-                self.dial_faults.insert(id, Instant::now());
-                tracing::warn!(pool, server, cause = cause.name(), "a server could not be dialled");
-            }
-        } else if self.dial_faults.remove(&id).is_some() {
-            tracing::info!(pool, server, "a server could be dialled again");
+        let said = self.dial_faults.get(&id);
+        if let Some(cause) = fault
+            && said.is_none_or(|said| said.elapsed() >= SAY_AGAIN)
+        {
+            self.dial_faults.insert(id, Instant::now());
+            tracing::warn!(pool, server, cause = cause.name(), "a server could not be dialled");
         }
     }
 

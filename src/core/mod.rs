@@ -102,6 +102,11 @@ impl Core {
         self.mode.get() == Mode::Serving
     }
 
+    /// Whether everything is being ended, dials included.
+    pub fn is_stopping(&self) -> bool {
+        self.mode.get() == Mode::Stopping
+    }
+
     /// Starts a task of a young connection. Tasks must be started here: the driver sleeps when it
     /// has seen none of them run.
     pub fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {

@@ -134,10 +134,11 @@ impl Tunnel {
             if self.payload > 0 {
                 let left = bytes.len() - at;
                 let taken = self.payload.min(left as u64);
+                self.payload -= taken;
                 at += taken as usize;
-                let (opcode, payload) = self.skip(taken);
+                let payload = taken - self.pass_ahead(taken);
                 if payload > 0 {
-                    sink.payload(opcode, payload);
+                    sink.payload(self.opcode(), payload);
                 }
                 if self.payload > 0 {
                     break;
@@ -288,9 +289,23 @@ impl Tunnel {
         self.set_ahead(0);
     }
 
-    /// Header bytes among those to the next boundary, which are no payload.
+    /// Header bytes among those to the next boundary, which are no payload. (Of no meaning while a
+    /// header is held.)
+    #[inline]
     fn ahead(&self) -> u16 {
-        if self.held_size > 0 { 0 } else { u16::from_ne_bytes([self.held[0], self.held[1]]) }
+        u16::from_ne_bytes([self.held[0], self.held[1]])
+    }
+
+    /// Of `bytes` to the boundary, how many are such: they count as the first.
+    #[inline]
+    fn pass_ahead(&mut self, bytes: u64) -> u64 {
+        let ahead = self.ahead();
+        if ahead == 0 {
+            return 0;
+        }
+        let headers = u64::from(ahead).min(bytes);
+        self.set_ahead(ahead - headers as u16);
+        headers
     }
 
     fn set_ahead(&mut self, bytes: u16) {
@@ -351,9 +366,7 @@ impl Tunnel {
     pub fn skip(&mut self, bytes: u64) -> (Opcode, u64) {
         debug_assert!(bytes <= self.payload && self.held_size == 0);
         self.payload = self.payload.saturating_sub(bytes);
-        let ahead = self.ahead();
-        let headers = u64::from(ahead).min(bytes);
-        self.set_ahead(ahead - headers as u16);
+        let headers = self.pass_ahead(bytes);
         (self.opcode(), bytes - headers)
     }
 

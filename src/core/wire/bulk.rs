@@ -50,6 +50,11 @@ impl Bulks {
         self.before = std::mem::take(&mut self.now);
     }
 
+    /// Whether this end is read again when a rest is over.
+    pub fn rests(&self, key: Key, end: usize) -> bool {
+        self.resting.contains(&(key, end))
+    }
+
     /// Bytes that one more flow may move in this turn.
     fn share(&mut self) -> usize {
         self.now += 1;
@@ -79,7 +84,8 @@ impl Wire {
             return self.serve_heads(key, end);
         }
         let crowded = self.counters.spill_held.get() >= SPILL_BYTES_MANY;
-        let Some(mut through) = self.pool.borrow().filter(|_| !crowded) else {
+        let through = if crowded { None } else { self.pool.borrow() };
+        let Some(mut through) = through else {
             // No pipe to be had: in place, as if it were parked.
             self.counters.pipes_refused.inc();
             return self.serve_parked(key, end, false);

@@ -301,11 +301,13 @@ impl Wire {
             return;
         }
         let (sink, cause) = (1 - index, closing::cause_of(error));
+        // (One that rests is read when its rest is over.)
+        let rests = self.bulk.rests(key, sink);
         let ending = Ending::new(closing::SIDES[sink], Stage::Pipe, cause);
         let speaks = pipe.has_relay();
         let reports = pipe.listens(sink)
             && !pipe.flows[sink].is_blocked()
-            && pipe.ends[sink].reading != Reading::Idle;
+            && (rests || pipe.ends[sink].reading != Reading::Idle);
         let ended = pipe.flows[sink].ended;
         pipe.flows[index].phase = Phase::Broken;
         if speaks {

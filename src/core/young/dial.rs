@@ -108,6 +108,7 @@ pub async fn dial(
     want: Want,
     client: Client<'_>,
 ) -> Result<Dialled, Ending> {
+    conn.failed.set(None);
     let mut tried = Vec::new();
     let mut last = Ending::proxy(Stage::Pick, Cause::PoolEmpty);
     let mut chosen = want.chosen;
@@ -129,6 +130,8 @@ pub async fn dial(
                 conn.failed.set(None);
                 return Ok(Dialled { server, lease, member, preface });
             }
+            // It was we who ended it.
+            Err(cause) if core.is_stopping() => return Err(Ending::server(Stage::Dial, cause)),
             Err(cause) => {
                 core.counters.dial_failures.inc();
                 core.with_server(id, |counters| counters.dial_failures.inc());
