@@ -166,6 +166,8 @@ impl Wire {
                 && let Some(span) = self.copied(key, tail.sealed)
             {
                 self.bytes(key, end, span);
+            } else {
+                self.heard_before(key, end);
             }
         }
         for end in [CLIENT, SERVER] {

@@ -117,16 +117,33 @@ impl Wire {
         if cut {
             self.hold(key, end, span.part(used, span.len()));
         }
-        if answers {
+        // To a peer that does not read, the answer waits for the data that wait: answers alone could
+        // pile up without end.
+        if answers && !self.slab.get(key).is_some_and(|pipe| pipe.flows[1 - end].is_blocked()) {
             self.seal(key, 1 - end, None);
         }
         if !plain.is_empty() {
             self.opened(key, end, span.part(plain.start, plain.end));
         }
+        if let Some(finish) = finish {
+            self.session_ended(key, end, finish);
+        }
+    }
+
+    /// What a session heard in its young life may have been its last: nothing more comes from the
+    /// socket to tell of it.
+    pub(super) fn heard_before(&mut self, key: Key, end: usize) {
+        let Some(secure) = self.secure(key, end) else { return };
+        if let Some(finish) = secure.session.heard() {
+            secure.closed |= finish == Finish::Closed;
+            self.session_ended(key, end, finish);
+        }
+    }
+
+    fn session_ended(&mut self, key: Key, end: usize, finish: Finish) {
         match finish {
-            None => {}
-            Some(Finish::Closed) => self.source_ended(key, end),
-            Some(Finish::Fault(fault)) => self.session_broke(key, end, fault),
+            Finish::Closed => self.source_ended(key, end),
+            Finish::Fault(fault) => self.session_broke(key, end, fault),
         }
     }
 

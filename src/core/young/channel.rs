@@ -63,16 +63,20 @@ impl Channel {
     /// Waits until a read would find something, holding no buffer meanwhile. The others of the
     /// core have a turn even where it finds that at once.
     pub async fn readable(&self) {
-        if self.has_unopened() {
+        if self.has_more() {
             self.stream.give_way().await;
         } else {
             self.stream.readable().await;
         }
     }
 
-    /// Ciphertext was read that was not opened yet.
-    fn has_unopened(&self) -> bool {
-        self.secured.as_ref().is_some_and(|secured| !secured.borrow().tail.is_empty())
+    /// A read would find something that the socket need not be asked for: ciphertext that was not
+    /// opened yet, or an ending that came in one burst with what was read last.
+    fn has_more(&self) -> bool {
+        self.secured.as_ref().is_some_and(|secured| {
+            let secured = secured.borrow();
+            !secured.tail.is_empty() || secured.session.heard().is_some()
+        })
     }
 
     /// Reads at most about `most` bytes onto the end of `inlet`; 0 is the end of the stream.
@@ -206,7 +210,7 @@ impl Channel {
 
     /// Whether the peer has neither finished nor sent anything: fit for another request.
     pub fn is_quiet(&self) -> bool {
-        !self.has_unopened() && socket::is_quiet(self.fd())
+        !self.has_more() && socket::is_quiet(self.fd())
     }
 }
 

@@ -65,7 +65,9 @@ pub struct Session {
     useless: u8,
     /// The peer asked for a KeyUpdate that was not sent yet.
     answer_due: bool,
-    heard_close: bool,
+    /// How the peer's direction ended. It may have come in one burst with data, and is told again
+    /// to whoever asks later.
+    heard: Option<Finish>,
     said_close: bool,
 }
 
@@ -78,7 +80,7 @@ impl Session {
             role,
             useless: 0,
             answer_due: false,
-            heard_close: false,
+            heard: None,
             said_close: false,
         }
     }
@@ -88,7 +90,8 @@ impl Session {
     }
 
     /// Opens every whole record in `buffer`, in place. Plaintext of several records is moved
-    /// together behind the first.
+    /// together behind the first. Once a direction has ended, whatever still comes is dropped and
+    /// its ending told again.
     pub fn open(&mut self, buffer: &mut [u8]) -> Opened {
         let mut opened = Opened {
             plain: 0..0,
@@ -98,20 +101,23 @@ impl Session {
             records: 0,
             updates: 0,
         };
-        if self.heard_close {
-            opened.used = buffer.len();
-            opened.finish = Some(Finish::Closed);
-            return opened;
+        if self.heard.is_none() {
+            self.heard = match self.open_all(buffer, &mut opened) {
+                Ok(true) => Some(Finish::Closed),
+                Ok(false) => None,
+                Err(fault) => Some(Finish::Fault(fault)),
+            };
         }
-        match self.open_all(buffer, &mut opened) {
-            Ok(true) => {
-                self.heard_close = true;
-                opened.finish = Some(Finish::Closed);
-            }
-            Ok(false) => {}
-            Err(fault) => opened.finish = Some(Finish::Fault(fault)),
+        if self.heard.is_some() {
+            opened.used = buffer.len();
+            opened.finish = self.heard;
         }
         opened
+    }
+
+    /// How the peer's direction ended, if it has.
+    pub fn heard(&self) -> Option<Finish> {
+        self.heard
     }
 
     /// A KeyUpdate is owed: call [`Self::seal`], if only with nothing.
@@ -121,7 +127,7 @@ impl Session {
 
     /// Both sides said `close_notify`.
     pub fn closed(&self) -> bool {
-        self.heard_close && self.said_close
+        self.heard == Some(Finish::Closed) && self.said_close
     }
 
     /// Bytes on the heap: a cut ticket, as a client.

@@ -91,6 +91,33 @@ fn the_published_trace_opens_and_seals() {
     assert!(session.closed());
 }
 
+/// Who takes the data and asks again later must still hear of the end.
+#[test]
+fn an_ending_in_one_burst_with_data_is_told_again() {
+    every(|version, suite| {
+        let (mut server, mut client) = pair(version, suite);
+        let mut burst = Vec::new();
+        client.seal_onto(b"last words", &mut burst).expect("room");
+        let mut broken = burst.clone();
+        let mut bye = [0; 2 * OVERHEAD_MAX];
+        let length = client.close(Alert::CLOSE_NOTIFY, &mut bye).expect("room");
+        burst.extend_from_slice(&bye[..length]);
+        let closed = Some(Finish::Closed);
+        assert_eq!(open_one(&mut server, burst.clone()), (b"last words".to_vec(), closed));
+        assert_eq!(server.heard(), closed);
+        assert_eq!(open_one(&mut server, Vec::new()), (Vec::new(), closed));
+        assert_eq!(server.open(&mut [1; 9]).used, 9, "what comes after it is nobody's");
+
+        let (mut server, _) = pair(version, suite);
+        broken.extend_from_slice(&[23, 3, 3, 0, 40]);
+        broken.resize(broken.len() + 40, 0);
+        let bad = Some(Finish::Fault(Fault::BadRecordMac));
+        assert_eq!(open_one(&mut server, broken), (b"last words".to_vec(), bad));
+        assert_eq!(open_one(&mut server, Vec::new()), (Vec::new(), bad));
+        assert_eq!(server.heard(), bad);
+    });
+}
+
 #[test]
 fn headers_are_judged_at_the_first_byte_that_decides() {
     let good = [23, 3, 3, 0x40, 0];
