@@ -1,6 +1,7 @@
 //! Connections that another core has more room for. SO_REUSEPORT spreads by chance; a long-lived
 //! fleet keeps what chance gave it, so skew is corrected when a connection comes in.
 
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -54,16 +55,26 @@ impl Core {
     /// Another core passed connections to us.
     pub(super) fn take_handed(self: &Rc<Self>, from: usize) {
         let Some(&over) = self.seed.handoff.get(from) else { return };
-        while let Ok((fd, note)) = descriptors::take(over) {
-            let client = Owned::new(fd);
-            if self.load() >= self.room {
+        let lost = |cause| self.counters.endings.count(Ending::proxy(Stage::Accept, cause));
+        loop {
+            match descriptors::take(over) {
                 // Others had the same thought.
-                self.counters.endings.count(Ending::proxy(Stage::Accept, Cause::NoRoom));
-            } else if let Some(name) = self.listener_of(note) {
-                self.welcome(&name, client);
-            } else {
-                // Its listener left the file while it was on its way.
-                self.counters.endings.count(Ending::proxy(Stage::Accept, Cause::NoRoute));
+                Ok((fd, _)) if self.load() >= self.room => {
+                    drop(Owned::new(fd));
+                    lost(Cause::NoRoom);
+                }
+                Ok((fd, note)) => {
+                    let client = Owned::new(fd);
+                    match self.listener_of(note) {
+                        Some(name) => self.welcome(&name, client),
+                        // Its listener left the file while it was on its way.
+                        None => lost(Cause::NoRoute),
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    lost(Cause::NoDescriptors);
+                }
+                Err(_) => break,
             }
             // Not before it is counted here: it is on its way, or somewhere.
             self.counters.taken_over.inc();

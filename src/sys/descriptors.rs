@@ -95,7 +95,8 @@ pub fn pass(over: RawFd, fd: RawFd, note: u64) -> io::Result<()> {
 /// Receives a descriptor and its note without waiting.
 ///
 /// # Errors
-/// `WouldBlock` when none is there; `InvalidData` for a message without a descriptor.
+/// `WouldBlock` when none is there; `InvalidData` for a message without a descriptor, which is what
+/// the kernel makes of one for which this thread's table has no room left.
 pub fn take(over: RawFd) -> io::Result<(RawFd, u64)> {
     let mut note = [0u8; 8];
     let mut vector = libc::iovec { iov_base: note.as_mut_ptr().cast(), iov_len: note.len() };
@@ -179,6 +180,21 @@ mod tests {
         assert_ne!(fd, file.0);
         super::super::socket::close(fd);
         assert_eq!(take(b.as_raw_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_descriptor_that_finds_no_room_is_told_from_none_at_all() {
+        let (a, b) = pair();
+        pass(a.as_raw_fd(), a.as_raw_fd(), 42).unwrap();
+        let take_with_a_full_table = move || {
+            unshare_table().unwrap();
+            let all = std::iter::from_fn(|| Reserve::new().ok()).collect::<Vec<_>>();
+            let lost = take(b.as_raw_fd()).unwrap_err();
+            drop(all);
+            (lost.kind(), take(b.as_raw_fd()).unwrap_err().kind())
+        };
+        let seen = std::thread::spawn(take_with_a_full_table).join().unwrap();
+        assert_eq!(seen, (io::ErrorKind::InvalidData, io::ErrorKind::WouldBlock));
     }
 
     #[test]
