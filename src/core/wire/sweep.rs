@@ -26,6 +26,9 @@ const BROKEN_TICKS: Ticks = 2 * TICKS_PER_SECOND;
 
 /// Entries looked at, and endings begun, in one turn at the most.
 const LOOKS_PER_TURN: u32 = 256;
+/// A pipe that gets its socket options counts for so many looks: it is the system calls that keep
+/// a turn's messages waiting.
+const LOOKS_PER_SETTLING: u32 = 32;
 
 /// A deadline that has passed.
 enum Late {
@@ -215,22 +218,22 @@ impl Wire {
                 self.end_by_plan(due.key(), ending);
             }
         }
-        for _ in 0..LOOKS_PER_TURN.min(self.sweep.owed) {
-            if !self.has_room() {
-                break;
-            }
+        let mut looks = 0;
+        while looks < LOOKS_PER_TURN && self.sweep.owed > 0 && self.has_room() {
             if self.sweep.cursor >= self.slab.slots() {
                 self.sweep.cursor = 0;
             }
-            if let Some(key) = self.slab.key_at(self.sweep.cursor) {
-                self.look_at(key);
-            }
+            looks += match self.slab.key_at(self.sweep.cursor) {
+                Some(key) if self.look_at(key) => LOOKS_PER_SETTLING,
+                _ => 1,
+            };
             self.sweep.cursor += 1;
             self.sweep.owed -= 1;
         }
     }
 
-    fn look_at(&mut self, key: Key) {
+    /// Says whether the pipe was settled just now.
+    fn look_at(&mut self, key: Key) -> bool {
         match self.late(key) {
             Some(Late::Idle) => self.end_in_order(key, Ending::proxy(Stage::Pipe, Cause::Idle)),
             Some(Late::HalfClose(open)) => {
@@ -241,19 +244,18 @@ impl Wire {
             Some(Late::Stalled(sink)) => self.give_up(key, sink, Cause::Stall),
             None => {}
         }
-        if self.slab.get(key).is_none_or(|pipe| pipe.life != Life::Open) {
-            return;
-        }
-        if let Some(pipe) = self.slab.get_mut(key)
-            && !pipe.settled
-            && self.now.saturating_sub(pipe.born) >= TICKS_PER_SECOND
-        {
+        let now = self.now;
+        let Some(pipe) = self.slab.get_mut(key).filter(|pipe| pipe.life == Life::Open) else {
+            return false;
+        };
+        let settles = !pipe.settled && now.saturating_sub(pipe.born) >= TICKS_PER_SECOND;
+        if settles {
             pipe.settled = true;
             // Five system calls that a short life need not pay. A Unix socket refuses them.
             let _ = socket::set_options(pipe.ends[SERVER].fd, pipe.birth.options);
         }
         for end in [CLIENT, SERVER] {
-            let Some(pipe) = self.slab.get_mut(key) else { return };
+            let Some(pipe) = self.slab.get_mut(key) else { return settles };
             let flow = &mut pipe.flows[end];
             flow.wakes = 0;
             let moved = (flow.bytes as u32).wrapping_sub(flow.mark);
@@ -277,6 +279,7 @@ impl Wire {
             self.ask_unread(key, end);
         }
         self.staged_look(key);
+        settles
     }
 
     /// Which deadline of the pipe has passed.
