@@ -2,6 +2,9 @@
 //! JSON, always with the request's id. Pure: it makes bytes and never sends them.
 
 use std::rc::Rc;
+use std::time::SystemTime;
+
+use httpdate::HttpDate;
 
 /// A request that will not be passed on, or a response that cannot be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +58,11 @@ impl Refusal {
             503 => format!("Retry-After: {}\r\n", RETRY_AFTER_MIN + jitter % RETRY_AFTER_SPREAD),
             _ => String::new(),
         };
+        // Who answers on their own account is the origin of the answer, and has a clock (RFC 9110
+        // §6.6.1).
+        let date = HttpDate::from(SystemTime::now());
         let mut bytes = format!(
-            "HTTP/1.1 {status} {reason}\r\nContent-Type: {media}\r\nContent-Length: {}\r\n\
+            "HTTP/1.1 {status} {reason}\r\nDate: {date}\r\nContent-Type: {media}\r\nContent-Length: {}\r\n\
              Cache-Control: no-store\r\nX-Request-Id: {id}\r\n{extra}\
              Connection: {connection}\r\n\r\n",
             body.len()
@@ -137,6 +143,10 @@ mod tests {
         assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
         assert!(head.contains("Connection: close"));
         assert!(body.contains("00000000000000ab"));
+        let date = head.lines().find_map(|line| line.strip_prefix("Date: ")).expect("a date");
+        let date = httpdate::parse_http_date(date).expect("as RFC 9110 writes it");
+        let age = SystemTime::now().duration_since(date).expect("not in the future");
+        assert!(age < std::time::Duration::from_secs(60), "{age:?}");
     }
 
     #[test]
