@@ -328,16 +328,16 @@ HEADLINE_ROUNDS = 3             # before anything else gets its turn
 THEN = ("storm", "nat", "bytes", "silence", "broadcast", "connections", "servers", "size", "cores")
 
 
-def order(repeats):
+def order(repeats, headline_repeats):
     """(case, variant, round) of all there is, the order in which it is worth having: a budget may
     end it anywhere, and each round is whole before the next begins."""
     by_name = {case.name: case for case in CASES}
-    rounds = lambda case: range(min(repeats, case.repeats or repeats))
+    rounds = lambda case, most=repeats: range(min(most, case.repeats or most))
 
     def headline(wanted):
         for turn in wanted:
             for name, variants in HEADLINE.items():
-                if turn in rounds(by_name[name]):
+                if turn in rounds(by_name[name], headline_repeats):
                     yield from ((by_name[name], variant, turn) for variant in variants)
 
     def others(wanted):
@@ -351,6 +351,6 @@ def order(repeats):
 
     yield from headline(range(HEADLINE_ROUNDS))
     yield from ((c, v, turn) for c, v, turn in others(range(1)) if c.name in THEN)
-    yield from headline(range(HEADLINE_ROUNDS, repeats))
+    yield from headline(range(HEADLINE_ROUNDS, headline_repeats))
     yield from ((c, v, turn) for c, v, turn in others(range(1)) if c.name not in THEN)
     yield from others(range(1, repeats))
