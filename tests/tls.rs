@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::PATIENCE;
-use common::l4::{Accepting, echo, ended as count_ended, wait_ended};
+use common::l4::{echo, ended as count_ended, wait_ended};
 use common::tls::{Authority, Pair, Scene, connect, echo_server, echoed, ended};
 use rustls::{AlertDescription, ClientConfig, Error};
 
@@ -72,35 +72,6 @@ fn a_client_that_changes_its_keys_is_followed() {
     let metric = |name: &str| scene.standpipe.metric(name, &[]);
     assert_eq!(metric("standpipe_tls_key_updates_received_total"), 5.0);
     assert_eq!(metric("standpipe_tls_key_updates_sent_total"), 5.0);
-}
-
-/// Answers to key changes go out with the data that wait; alone they would pile up in front of a
-/// client that does not read.
-#[test]
-fn key_changes_of_a_client_that_does_not_read_are_not_answered_one_by_one() {
-    let server = Accepting::tcp();
-    let address = server.written.parse().expect("an address");
-    let scene = Scene::new("l4", "", address, "", &[]);
-    let config = Arc::new(scene.authority.client(&[&rustls::version::TLS13]));
-    let mut client = connect(scene.at, &config, "web.example").expect("a handshake");
-    let mut server = server.next();
-    let flood = common::l4::stuff(&server);
-    let metric = |name: &str| scene.standpipe.metric(name, &[]);
-    assert!(metric("standpipe_spill_held_bytes") > 0.0, "nothing waits");
-    for _ in 0..500 {
-        client.conn.refresh_traffic_keys().expect("TLS 1.3");
-        client.write_all(b"x").expect("a byte goes out");
-    }
-    assert_eq!(common::l4::get(&server, 500), [b'x'; 500]);
-    assert_eq!(metric("standpipe_tls_key_updates_received_total"), 500.0);
-    assert!(metric("standpipe_tls_key_updates_sent_total") <= 2.0);
-    // They were not forgotten: what it reads in the end was sealed with the new keys.
-    let last = std::thread::spawn(move || server.write_all(b"the last").map(|()| server));
-    let mut back = vec![0; flood + 8];
-    client.read_exact(&mut back).expect("all of the flood");
-    assert!(back.ends_with(b"the last"));
-    let _server = last.join().expect("no panic").expect("more goes out");
-    assert!(metric("standpipe_tls_key_updates_sent_total") >= 1.0);
 }
 
 #[test]
@@ -251,44 +222,6 @@ fn a_server_with_a_strange_certificate_is_not_believed() {
     let _ = ended(&mut client);
     wait_ended(&scene.standpipe, "server/dial/certificate_bad", 1);
     assert_eq!(count_ended(&scene.standpipe, "client/pipe/fin"), 0);
-}
-
-/// A request for an upgrade and, in the same write, the end of the client's session.
-#[test]
-fn an_ending_that_comes_with_the_upgrade_is_heard_by_the_long_life() {
-    let (told, codes) = std::sync::mpsc::channel();
-    let server = common::http::Server::scripted(move |mut reader| {
-        reader.head().expect("a request");
-        reader.send(common::ws::switching(""));
-        let frame = common::ws::read_frame(&mut reader);
-        told.send(frame.as_ref().and_then(common::ws::Frame::close_code)).expect("the test waits");
-        reader.send(common::ws::close(1001, false));
-    });
-    let scene = Scene::new("l7", "", server.address, "", &[]);
-    for broken in [false, true] {
-        let mut client = connect(scene.at, &scene.client(), "web.example").expect("a handshake");
-        let request = common::ws::request("/");
-        client.conn.writer().write_all(request.as_bytes()).expect("room");
-        let mut burst = Vec::new();
-        if broken {
-            client.conn.write_tls(&mut burst).expect("records");
-            burst.extend_from_slice(&[23, 3, 3, 0, 40]);
-            burst.resize(burst.len() + 40, 0);
-        } else {
-            client.conn.send_close_notify();
-            client.conn.write_tls(&mut burst).expect("records");
-        }
-        client.sock.write_all(&burst).expect("all of it goes out");
-        let outcome = ended(&mut client);
-        if broken {
-            let told = outcome.expect_err("an alert").to_string();
-            assert!(told.contains("BadRecordMac"), "{told}");
-            wait_ended(&scene.standpipe, "client/pipe/record_bad", 1);
-        } else {
-            outcome.expect("close_notify comes back, though no FIN went out");
-            assert_eq!(codes.recv_timeout(PATIENCE), Ok(Some(1001)));
-        }
-    }
 }
 
 #[test]

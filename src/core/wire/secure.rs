@@ -117,8 +117,7 @@ impl Wire {
         if cut {
             self.hold(key, end, span.part(used, span.len()));
         }
-        // To a peer that does not read, the answer waits for the data that wait: answers alone could
-        // pile up without end.
+        // To a peer that does not read, the answer waits with its data: alone they could pile up.
         if answers && !self.slab.get(key).is_some_and(|pipe| pipe.flows[1 - end].is_blocked()) {
             self.seal(key, 1 - end, None);
         }
