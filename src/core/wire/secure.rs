@@ -18,6 +18,8 @@ use super::{How, Pipe, Wire, closing};
 
 /// Bytes of cut records that a core holds at the most; beyond it the oldest pipe ends.
 pub const HELD_BYTES_MAX: usize = 8 << 20;
+/// Records in the order in which they were cut, below which nobody asks which are whole by now.
+const ORDER_MIN: usize = 1024;
 /// How long a cut record may stay cut.
 const HELD_TICKS_MAX: Ticks = 30 * TICKS_PER_SECOND;
 
@@ -52,6 +54,8 @@ impl Secure {
 pub struct Held {
     bytes: usize,
     order: VecDeque<(Key, usize, Ticks)>,
+    /// Length at which `order` is rid of records that are whole by now.
+    sweep_at: usize,
 }
 
 impl Wire {
@@ -172,6 +176,10 @@ impl Wire {
             // The rest may as well gather in the kernel: one wake for it instead of many.
             socket::set_low_water(fd, HEADER + head.length - bytes.len());
             secure.raised = true;
+        } else if std::mem::take(&mut secure.raised) {
+            // It flows since, and a part of that rest was read: less than the mark may be all that
+            // is still to come.
+            socket::set_low_water(fd, 1);
         }
         secure.held = bytes.to_vec();
         if secure.cut.is_none() {
@@ -188,9 +196,17 @@ impl Wire {
         }
         while let Some(&(key, end, since)) = self.held.order.front() {
             if self.is_cut_since(key, end, since) {
-                return;
+                break;
             }
             self.held.order.pop_front();
+        }
+        // Behind one record that stays cut, those that were joined since are swept out together.
+        if self.held.order.len() > self.held.sweep_at {
+            let mut order = std::mem::take(&mut self.held.order);
+            order.retain(|&(key, end, since)| self.is_cut_since(key, end, since));
+            self.held.sweep_at = (2 * order.len()).max(ORDER_MIN);
+            order.shrink_to(self.held.sweep_at);
+            self.held.order = order;
         }
     }
 
