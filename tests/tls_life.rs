@@ -6,6 +6,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use common::l4::{Accepting, echo, wait_ended};
 use common::tls::{Authority, Client, Pair, Scene, connect, echo_server, echoed, ended};
@@ -205,6 +206,52 @@ fn who_must_show_a_certificate_and_does_not_reaches_no_server() {
     assert_eq!(echoed(&mut client, b"one of us"), b"one of us");
     let counted = |name: &str| scene.standpipe.metric(name, &[]);
     assert_eq!(counted("standpipe_tls_handshakes_full_total"), 1.0);
+}
+
+/// The rest of a cut record gathers in the kernel; a pipe that begins to flow at that moment may
+/// have read a part of it already.
+#[test]
+fn a_record_cut_where_its_pipe_begins_to_flow_is_waited_for_and_comes() {
+    let scene = Scene::l4();
+    let mut clients = open(&scene, 150);
+    std::thread::sleep(Duration::from_millis(2_200));
+    for client in &mut clients {
+        assert_eq!(echoed(client, b"once"), b"once");
+        client.conn.writer().write_all(&[7; 12_000]).expect("room");
+        let mut record = Vec::new();
+        client.conn.write_tls(&mut record).expect("a record");
+        let (first, rest) = record.split_at(300);
+        for piece in first.chunks(100) {
+            client.sock.write_all(piece).expect("a piece goes out");
+        }
+        client.sock.write_all(&rest[..3_000]).expect("more of it");
+        client.sock.write_all(&rest[3_000..]).expect("the rest");
+        let mut back = [0; 12_000];
+        client.read_exact(&mut back).expect("all of it comes back");
+    }
+}
+
+/// Resuming looks at no certificate again.
+#[test]
+fn a_session_is_not_resumed_with_a_certificate_that_has_expired() {
+    let clients = Authority::new();
+    let ca = Pair { cert: clients.pem(), key: String::new() };
+    let scene =
+        Scene::new("l4", "tls.client_ca = \"clients.pem\"", echo(), "", &[("clients", &ca)]);
+    let brief = clients.issue_for("member", &[], Duration::from_secs(4));
+    let config = Arc::new(scene.authority.client_with(&brief));
+    for _ in 0..2 {
+        let mut client = connect(scene.at, &config, "web.example").expect("a handshake");
+        assert_eq!(echoed(&mut client, b"one of us"), b"one of us");
+    }
+    let counted = |name: &str| scene.standpipe.metric(name, &[]);
+    assert_eq!(counted("standpipe_tls_handshakes_resumed_total"), 1.0);
+    std::thread::sleep(Duration::from_secs(6));
+    let mut client = connect(scene.at, &config, "web.example").expect("resumed, as it believes");
+    assert_eq!(client.conn.handshake_kind(), Some(rustls::HandshakeKind::Resumed));
+    let told = ended(&mut client).expect_err("a refusal").to_string();
+    assert!(told.contains("CertificateExpired"), "{told}");
+    wait_ended(&scene.standpipe, "client/tls/certificate_bad", 1);
 }
 
 /// Answers to key changes go out with the data that wait; alone they would pile up in front of a

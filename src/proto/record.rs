@@ -113,6 +113,7 @@ impl Alert {
     pub const UNEXPECTED_MESSAGE: Self = Self(10);
     pub const BAD_RECORD_MAC: Self = Self(20);
     pub const RECORD_OVERFLOW: Self = Self(22);
+    pub const CERTIFICATE_EXPIRED: Self = Self(45);
     pub const ILLEGAL_PARAMETER: Self = Self(47);
     pub const DECODE_ERROR: Self = Self(50);
     pub const INTERNAL_ERROR: Self = Self(80);

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
@@ -42,10 +43,16 @@ impl Authority {
 
     /// A certificate for `names` whose subject's common name is `subject`.
     pub fn issue(&self, subject: &str, names: &[&str]) -> Pair {
+        self.issue_for(subject, names, Duration::from_secs(365 * 86_400))
+    }
+
+    /// The same, valid for so long.
+    pub fn issue_for(&self, subject: &str, names: &[&str], valid: Duration) -> Pair {
         let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
         let mut params = CertificateParams::new(names).expect("good names");
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, subject);
+        params.not_after = (SystemTime::now() + valid).into();
         let key = KeyPair::generate().expect("a key");
         let cert = params.signed_by(&key, &self.0).expect("a certificate");
         Pair { cert: cert.pem(), key: key.serialize_pem() }

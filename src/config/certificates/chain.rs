@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustls::Error;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -32,8 +33,12 @@ impl Chain {
             Problem::new(&files.key, error, "use an ECDSA, Ed25519 or RSA (2048 bits or more) key")
         })?;
         let certified = CertifiedKey::new(certificates, key);
-        certified.keys_match().map_err(|error| {
-            Problem::new(&files.key, error, "give the private key of the chain's first certificate")
+        certified.keys_match().map_err(|error| match error {
+            Error::InconsistentKeys(_) => {
+                let remedy = "give the private key of the chain's first certificate";
+                Problem::new(&files.key, error, remedy)
+            }
+            error => Problem::new(path, error, "an X.509 version 3 certificate is needed"),
         })?;
         let shown = shown(path, &certified.cert, warnings)?;
         Ok(Self { key: Arc::new(certified), shown })

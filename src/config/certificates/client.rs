@@ -93,7 +93,12 @@ fn verifier(
             file
         }
         None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            let found = rustls_native_certs::load_native_certs();
+            for error in found.errors {
+                let remedy = "repair it, or give the authority of the servers as `ca`";
+                warnings.push(Problem::new(system, error, remedy));
+            }
+            roots.add_parsable_certificates(found.certs);
             system
         }
     };

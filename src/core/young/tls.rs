@@ -9,6 +9,7 @@ mod tests;
 
 use std::fmt::Write as _;
 use std::rc::Rc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::Error;
 use rustls::client::ClientConnectionData;
@@ -22,7 +23,7 @@ use crate::config::snapshot::Report;
 use crate::core::{Core, Guard};
 use crate::meter::{Cause, Ending, Stage};
 use crate::proto::hello::{self, First};
-use crate::proto::record::{Alert, Session, Version};
+use crate::proto::record::{Alert, OVERHEAD_MAX, Session, Version};
 use crate::sys::socket;
 
 use super::transport::{self, Stream};
@@ -55,6 +56,8 @@ pub struct Peer {
     pub subject: String,
     /// SHA-256 of the certificate, in hexadecimal.
     pub fingerprint: String,
+    /// The last second of its validity, since 1970.
+    not_after: i64,
 }
 
 impl Peer {
@@ -65,7 +68,15 @@ impl Peer {
             let _ = write!(hex, "{byte:02x}");
             hex
         });
-        Some(Self { subject: subject::text_of(parsed.subject()), fingerprint })
+        let not_after = parsed.validity().not_after.timestamp();
+        Some(Self { subject: subject::text_of(parsed.subject()), fingerprint, not_after })
+    }
+
+    /// A handshake that is resumed looks at no certificate again; without this a client could
+    /// resume from ticket to ticket with one that expired long ago.
+    fn has_expired(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(now.as_secs()).is_ok_and(|now| now > self.not_after)
     }
 }
 
@@ -151,6 +162,13 @@ async fn serve(
     let mut secured = shake.finish().map_err(|_| Ending::proxy(Stage::Tls, Cause::Internal))?;
     for line in secured.key_log.drain(..) {
         core.report(Report::KeyLog(line));
+    }
+    if secured.resumed && secured.peer.as_ref().is_some_and(Peer::has_expired) {
+        drop(pass);
+        let mut record = [0; 2 * OVERHEAD_MAX];
+        let told = secured.session.close(Alert::CERTIFICATE_EXPIRED, &mut record);
+        farewell(stream, guard, &record[..told.unwrap_or(0)]).await;
+        return Err(refuse(Cause::CertificateBad));
     }
     Ok(Box::new(secured))
 }
