@@ -80,8 +80,10 @@ impl Registry {
     /// A core has died, and with it all it carried: nobody else will count that off. Its thread
     /// must have ended, for cells have one writer.
     pub fn bury(&self, core: usize) {
-        self.servers.iter().for_each(|known| known.cells[core].live.set(0));
-        self.listeners.iter().for_each(|(_, cells)| cells[core].live.set(0));
+        self.servers.iter().for_each(|known| known.cells[core].bury());
+        self.listeners.iter().for_each(|(_, cells)| cells[core].bury());
+        self.routes.iter().for_each(|(_, cells)| cells[core].bury());
+        self.limits.values().for_each(|limits| limits.bury(core));
     }
 
     pub fn known(&self, id: ServerId) -> &Known {
@@ -104,7 +106,8 @@ impl Registry {
 
     /// What a listener admits, counted over all cores and all reloads.
     pub fn limits(&mut self, listener: &Arc<str>) -> Arc<Limits> {
-        self.limits.entry(listener.clone()).or_default().clone()
+        let limits = || Arc::new(Limits::new(self.cores));
+        self.limits.entry(listener.clone()).or_insert_with(limits).clone()
     }
 
     pub fn route(&mut self, listener: &Arc<str>, label: &Arc<str>) -> Vec<Arc<RouteCounters>> {
@@ -162,9 +165,19 @@ mod tests {
             registry.known(id).cells[core].live.add(3);
             web[core].live.add(3);
         }
+        let limits = registry.limits(&"web".into());
+        limits.set(2, 0);
+        let route = registry.route(&"web".into(), &"/chat".into());
+        for core in [0, 1] {
+            route[core].live.add(1);
+            limits.admit(core, None).expect("room");
+        }
         registry.bury(1);
         assert_eq!(registry.known(id).live(), 3);
         assert_eq!([web[0].live.get(), web[1].live.get()], [3, 0]);
+        assert_eq!([route[0].live.get(), route[1].live.get()], [1, 0]);
+        limits.admit(0, None).expect("room again");
+        assert!(limits.admit(0, None).is_err());
     }
 
     #[test]

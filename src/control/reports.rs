@@ -71,9 +71,8 @@ impl Control {
         self.lost[core] = true;
         self.fleet.registry.bury(core);
         let counters = &self.links[core].counters;
-        counters.live.set(0);
-        counters.young.set(0);
-        counters.closing.set(0);
+        counters.bury();
+        counters.gears.bury();
         // It will not use what it was lent: as if it had heard of every cut.
         counters.loads_heard.set(u64::MAX);
     }

@@ -21,7 +21,7 @@ const SKEW_PERCENT: u64 = 110;
 impl Core {
     /// Whether this core is full, or carries more than its share.
     pub(super) fn should_hand_over(&self) -> bool {
-        if self.seed.cores < 2 {
+        if self.seed.cores < 2 || !self.is_serving() {
             return false;
         }
         let own = self.load();
@@ -29,9 +29,12 @@ impl Core {
             return true;
         }
         let (mut cores, mut carried, mut passed, mut taken) = (0, 0, 0, 0);
-        for core in self.seed.all_counters.iter().filter(|core| core.serving.get() == 1) {
-            cores += 1;
-            carried += core.live.get() + core.young.get();
+        for core in self.seed.all_counters.iter() {
+            if core.serving.get() == 1 {
+                cores += 1;
+                carried += core.live.get() + core.young.get();
+            }
+            // Of those that serve no more, too: what was passed to them was taken by them.
             passed += core.handed_over.get();
             taken += core.taken_over.get();
         }

@@ -261,7 +261,7 @@ impl Core {
         let birth = self.with_table(|table| Rc::clone(&table.births[index]));
         let source = if birth.limits.wants_source() { socket::peer(client.fd()) } else { None };
         birth.counters.accepted.inc();
-        let ticket = match birth.limits.admit(source.map(|address| address.ip())) {
+        let ticket = match birth.limits.admit(self.index, source.map(|address| address.ip())) {
             Ok(ticket) => ticket,
             Err(refusal) => {
                 let cause = match refusal {

@@ -278,7 +278,7 @@ impl Core {
     }
 
     fn gone(&self, birth: &Birth, ticket: Ticket) {
-        birth.limits.leave(ticket);
+        birth.limits.leave(self.index, ticket);
         birth.counters.live.dec();
     }
 }

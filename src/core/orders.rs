@@ -147,6 +147,7 @@ impl Core {
             Order::Leaving => self.take_the_silent(),
             Order::Drain { over } => {
                 self.mode.set(Mode::Draining);
+                self.counters.serving.set(0);
                 self.close_listeners();
                 self.end_idle_young();
                 self.idle.borrow_mut().clear();
@@ -154,6 +155,7 @@ impl Core {
             }
             Order::Stop => {
                 self.mode.set(Mode::Stopping);
+                self.counters.serving.set(0);
                 self.close_listeners();
                 self.cut_young();
                 self.wire.borrow_mut().end_all(Cause::Shutdown);

@@ -19,6 +19,9 @@ impl Count {
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// What was counted stays counted.
+    pub(super) fn bury(&self) {}
 }
 
 /// A number that grows and shrinks; one writer, as for [`Count`].
@@ -48,6 +51,11 @@ impl Gauge {
         self.0.store(value, Ordering::Relaxed);
     }
 
+    /// Its writer has died, with all it stood for.
+    pub(super) fn bury(&self) {
+        self.set(0);
+    }
+
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -66,6 +74,9 @@ impl Mark {
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
+
+    /// What it vouched for was so.
+    pub(super) fn bury(&self) {}
 }
 
 /// What a metric is: everything but its value and whose it is.

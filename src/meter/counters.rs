@@ -27,6 +27,12 @@ macro_rules! cells {
                 )*
                 $(self.$more.each(f);)*
             }
+
+            /// Its writer has died, and with it all that stood in its gauges; its thread must have
+            /// ended.
+            pub fn bury(&self) {
+                $(self.$field.bury();)*
+            }
         }
     };
 }
@@ -237,6 +243,11 @@ impl Gears {
         self.leave(direction, from);
         self.enter(direction, to);
         self.moves[change as usize].inc();
+    }
+
+    /// As the cells around it: nothing is in any gear any more.
+    pub fn bury(&self) {
+        self.occupancy.iter().flatten().for_each(Gauge::bury);
     }
 
     pub fn occupancy(&self, direction: Direction, gear: Gear) -> u64 {

@@ -194,6 +194,8 @@ impl Ring {
         if let Some(error) = self.broken.take() {
             return Err(error);
         }
+        // What a crowded turn has reaped already needs no waiting for.
+        let want = if self.reaped.is_empty() { want } else { 0 };
         let mut submitted = self.call(want)?;
         submitted += self.submit_rest()?;
         while self.uring.submission().cq_overflow() {
@@ -283,6 +285,10 @@ impl Ring {
 
     /// Makes room in the submission queue, the headers and the vectors.
     fn make_room(&mut self) {
+        // What a broken ring still holds may point to what was moved since: it is never submitted.
+        if self.broken.is_some() {
+            return;
+        }
         if let Err(error) = self.submit_rest() {
             self.broken.get_or_insert(error);
         }
