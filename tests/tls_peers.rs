@@ -49,7 +49,8 @@ impl Client {
     }
 
     fn say(&mut self, line: &str) {
-        writeln!(self.input, "{line}").expect("openssl listens");
+        // In one write: of a command it obeys the first byte, and may have ended before a second.
+        self.input.write_all(format!("{line}\n").as_bytes()).expect("openssl listens");
         self.input.flush().expect("openssl listens");
     }
 
