@@ -353,3 +353,23 @@ fn who_finds_the_core_busy_with_handshakes_waits_in_line() {
     storm.into_iter().for_each(|one| one.join().expect("no one is turned away"));
     common::wait_until("nobody is in the handshake", || in_flight() == 0.0);
 }
+
+#[test]
+fn a_listener_counts_its_own_handshakes_only() {
+    let other = common::address();
+    let more = format!(
+        "[listeners.other]\nbind = [\"{other}\"]\nmode = \"l4\"\npool = \"pool\"\n\
+         tls.certificates = [{{ cert = \"web.pem\", key = \"web.key\" }}]\n\
+         tls.handshakes_per_second = 2\n"
+    );
+    let scene = Scene::new("l4", "", echo(), &more, &[]);
+    let config = scene.client();
+    // All of it within a second on any machine, but for the slowest: for them it proves nothing.
+    for _ in 0..10 {
+        connect(scene.at, &config, "web.example").expect("no bound here");
+    }
+    let mut client = connect(other, &config, "web.example").expect("the first of its listener");
+    assert_eq!(echoed(&mut client, b"hello"), b"hello");
+    let refused = || connect(other, &config, "web.example").is_err();
+    assert!((0..50).any(|_| refused()), "two a second are the most");
+}

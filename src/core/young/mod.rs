@@ -89,7 +89,8 @@ async fn secure(
     let tls = conn.snapshot.listeners[conn.listener_index].tls.as_ref();
     let tls = tls.ok_or(Ending::proxy(Stage::Tls, Cause::Internal))?;
     let first = std::mem::take(&mut front.tail);
-    let secured = tls::from_client(core, &stream, tls, &first, guard).await?;
+    let whose = (&conn.listener.name, &**tls);
+    let secured = tls::from_client(core, &stream, whose, &first, guard).await?;
     Ok(Transport::tls(stream, secured))
 }
 

@@ -9,6 +9,7 @@ mod tests;
 
 use std::fmt::Write as _;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::Error;
@@ -113,11 +114,11 @@ impl Secured {
 pub async fn from_client(
     core: &Rc<Core>,
     stream: &Stream,
-    tls: &FromClient,
+    (listener, tls): (&Arc<str>, &FromClient),
     first: &[u8],
     guard: &Guard,
 ) -> Result<Box<Secured>, Ending> {
-    let outcome = serve(core, stream, tls, first, guard).await;
+    let outcome = serve(core, stream, (listener, tls), first, guard).await;
     let counters = &core.counters;
     match &outcome {
         Ok(secured) if secured.resumed => counters.tls_resumed.inc(),
@@ -131,7 +132,7 @@ pub async fn from_client(
 async fn serve(
     core: &Rc<Core>,
     stream: &Stream,
-    tls: &FromClient,
+    (listener, tls): (&Arc<str>, &FromClient),
     first: &[u8],
     guard: &Guard,
 ) -> Result<Box<Secured>, Ending> {
@@ -146,7 +147,7 @@ async fn serve(
         farewell(stream, guard, PLAIN_HTTP_ANSWER).await;
         return Err(refuse(Cause::PlainOnTls));
     }
-    let pass = Gate::enter(core, tls, guard).await;
+    let pass = Gate::enter(core, listener, tls, guard).await;
     let pass = pass.map_err(|cause| Ending::proxy(Stage::Tls, cause))?;
     match exchange(stream, &mut shake, guard).await {
         Ok(()) => {}

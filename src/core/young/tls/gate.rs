@@ -3,12 +3,16 @@
 //! Who finds the core busy waits in line, its bytes in the kernel, until its deadline. Who has had
 //! its turn and keeps the core waiting loses its place to the line, but not its handshake: a few
 //! hundred that say hello and no more would shut all others out.
+//!
+//! Each listener has a door of its own, so that the bounds of one never shut out another's clients;
+//! the turn is shared by all.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::config::certificates::FromClient;
@@ -20,15 +24,22 @@ use crate::meter::Cause;
 /// One core's gate.
 #[derive(Debug, Default)]
 pub struct Gate {
+    doors: RefCell<Vec<Rc<Door>>>,
+    /// Admitted since the driver's last turn.
+    admitted: Cell<u32>,
+    /// The first of a line only waits for the next turn.
+    full: Cell<bool>,
+}
+
+/// The handshakes of one listener.
+#[derive(Debug)]
+struct Door {
+    listener: Arc<str>,
     in_flight: Cell<u32>,
     line: RefCell<VecDeque<Waiting>>,
     /// Who was admitted, oldest first; some are over.
     places: RefCell<VecDeque<Weak<Place>>>,
     next: Cell<u64>,
-    /// Admitted since the driver's last turn.
-    admitted: Cell<u32>,
-    /// The first in line only waits for the next turn.
-    full: Cell<bool>,
     /// When `begun` was last emptied, and handshakes begun since.
     second: Cell<Ticks>,
     begun: Cell<u32>,
@@ -50,25 +61,30 @@ struct Place {
 
 /// The right to shake hands, given back when dropped.
 #[derive(Debug)]
-pub struct Pass(Rc<Core>, Rc<Place>);
+pub struct Pass {
+    core: Rc<Core>,
+    door: Rc<Door>,
+    place: Rc<Place>,
+}
 
 impl Pass {
-    fn new(core: &Rc<Core>) -> Self {
+    fn new(core: &Rc<Core>, door: Rc<Door>) -> Self {
         let place = Rc::new(Place { since: core.now(), held: Cell::new(true) });
-        let mut places = core.handshakes.places.borrow_mut();
-        if places.len() >= 2 * core.handshakes.in_flight.get() as usize + PLACES_SPARE {
+        let mut places = door.places.borrow_mut();
+        if places.len() >= 2 * door.in_flight.get() as usize + PLACES_SPARE {
             places.retain(|place| held(place).is_some());
         }
         places.push_back(Rc::downgrade(&place));
-        Self(Rc::clone(core), place)
+        drop(places);
+        Self { core: Rc::clone(core), door, place }
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        if self.1.held.replace(false) {
-            self.0.handshakes.leave(&self.0);
-            self.0.handshakes.call_first(&self.0);
+        if self.place.held.replace(false) {
+            self.door.leave(&self.core);
+            self.door.call_first(&self.core);
         }
     }
 }
@@ -78,25 +94,72 @@ fn held(place: &Weak<Place>) -> Option<Rc<Place>> {
 }
 
 impl Gate {
-    /// Waits for the right to shake hands.
+    /// Waits for the right to shake hands with a client of this listener.
     ///
     /// # Errors
     /// Over the rate, too many in line, or the deadline passed first.
-    pub async fn enter(core: &Rc<Core>, tls: &FromClient, guard: &Guard) -> Result<Pass, Cause> {
-        let gate = &core.handshakes;
-        gate.count(tls.handshakes_per_second, core.wire.borrow().now())?;
-        if gate.line.borrow().len() >= LINE_MAX {
+    pub async fn enter(
+        core: &Rc<Core>,
+        listener: &Arc<str>,
+        tls: &FromClient,
+        guard: &Guard,
+    ) -> Result<Pass, Cause> {
+        let door = core.handshakes.door(listener);
+        door.count(tls.handshakes_per_second, core.now())?;
+        if door.line.borrow().len() >= LINE_MAX {
             return Err(Cause::HandshakesInFlight);
         }
-        let number = gate.next.get();
-        gate.next.set(number + 1);
-        gate.line.borrow_mut().push_back(Waiting { number, waker: None });
+        let number = door.next.get();
+        door.next.set(number + 1);
+        door.line.borrow_mut().push_back(Waiting { number, waker: None });
         let limit = match tls.handshakes_in_flight {
             0 => u32::MAX,
             limit => limit,
         };
-        Turnstile { core, guard, number, limit, through: false }.await?;
-        Ok(Pass::new(core))
+        Turnstile { core, door: &door, guard, number, limit, through: false }.await?;
+        Ok(Pass::new(core, door))
+    }
+
+    /// The door of a listener. Those of listeners that are gone go when a new one comes.
+    fn door(&self, listener: &Arc<str>) -> Rc<Door> {
+        let mut doors = self.doors.borrow_mut();
+        if let Some(door) = doors.iter().find(|door| door.listener == *listener) {
+            return Rc::clone(door);
+        }
+        doors.retain(|door| !door.is_unused());
+        let door = Rc::new(Door::new(listener));
+        doors.push(Rc::clone(&door));
+        door
+    }
+
+    /// The pipes had their turn.
+    pub fn turned(&self, core: &Core) {
+        self.admitted.set(0);
+        let full = self.full.replace(false);
+        for door in &*self.doors.borrow() {
+            let waits = !door.line.borrow().is_empty();
+            if waits && (full || door.slowest(core.now()).is_some()) {
+                door.call_first(core);
+            }
+        }
+    }
+}
+
+impl Door {
+    fn new(listener: &Arc<str>) -> Self {
+        Self {
+            listener: Arc::clone(listener),
+            in_flight: Cell::new(0),
+            line: RefCell::default(),
+            places: RefCell::default(),
+            next: Cell::new(0),
+            second: Cell::new(0),
+            begun: Cell::new(0),
+        }
+    }
+
+    fn is_unused(&self) -> bool {
+        self.in_flight.get() == 0 && self.line.borrow().is_empty()
     }
 
     /// Counts one more begun in this second.
@@ -110,20 +173,6 @@ impl Gate {
         }
         self.begun.set(self.begun.get() + 1);
         Ok(())
-    }
-
-    /// Whether somebody waits for nothing but the next turn: the driver must not sleep then.
-    pub fn is_full(&self) -> bool {
-        self.full.get()
-    }
-
-    /// The pipes had their turn.
-    pub fn turned(&self, core: &Core) {
-        self.admitted.set(0);
-        let waits = !self.line.borrow().is_empty();
-        if self.full.replace(false) || (waits && self.slowest(core.now()).is_some()) {
-            self.call_first(core);
-        }
     }
 
     /// The oldest place, if it has been held for long.
@@ -153,6 +202,7 @@ impl Gate {
 /// One place in the line.
 struct Turnstile<'a> {
     core: &'a Rc<Core>,
+    door: &'a Door,
     guard: &'a Guard,
     number: u64,
     limit: u32,
@@ -163,32 +213,32 @@ impl Future for Turnstile<'_> {
     type Output = Result<(), Cause>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let core = self.core;
+        let (core, door) = (self.core, self.door);
         let gate = &core.handshakes;
         if self.guard.has_passed() {
             return Poll::Ready(Err(Cause::HandshakesInFlight));
         }
-        let mut line = gate.line.borrow_mut();
+        let mut line = door.line.borrow_mut();
         let first = line.front().is_some_and(|first| first.number == self.number);
         let turn = gate.admitted.get() < TURN_MAX;
-        let mut room = gate.in_flight.get() < self.limit;
+        let mut room = door.in_flight.get() < self.limit;
         if first
             && turn
             && !room
-            && let Some(place) = gate.slowest(core.now())
+            && let Some(place) = door.slowest(core.now())
         {
             place.held.set(false);
-            gate.leave(core);
+            door.leave(core);
             room = true;
         }
         if first && room && turn {
             line.pop_front();
             drop(line);
-            gate.in_flight.set(gate.in_flight.get() + 1);
+            door.in_flight.set(door.in_flight.get() + 1);
             gate.admitted.set(gate.admitted.get() + 1);
             core.counters.tls_in_flight.inc();
             self.through = true;
-            gate.call_first(core);
+            door.call_first(core);
             return Poll::Ready(Ok(()));
         }
         if let Ok(at) = line.binary_search_by_key(&self.number, |waiting| waiting.number) {
@@ -205,13 +255,12 @@ impl Drop for Turnstile<'_> {
         if self.through {
             return;
         }
-        let gate = &self.core.handshakes;
-        let mut line = gate.line.borrow_mut();
+        let mut line = self.door.line.borrow_mut();
         if let Ok(at) = line.binary_search_by_key(&self.number, |waiting| waiting.number) {
             line.remove(at);
         }
         drop(line);
-        gate.call_first(self.core);
+        self.door.call_first(self.core);
     }
 }
 
@@ -222,5 +271,5 @@ const PATIENCE_TICKS: Ticks = TICKS_PER_SECOND;
 const PLACES_SPARE: usize = 64;
 /// Handshakes begun in one turn: two milliseconds or so before the pipes are looked at again.
 const TURN_MAX: u32 = 8;
-/// Connections in line; each holds its ClientHello and little else.
+/// Connections in line at one door; each holds its ClientHello and little else.
 const LINE_MAX: usize = 16 << 10;
