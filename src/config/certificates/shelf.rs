@@ -1,5 +1,6 @@
 //! The certificates of a listener by the names they stand for: an exact name first, then a
-//! wildcard, then the default or a refusal. Several keys for one name stand side by side.
+//! wildcard, then the default or a refusal. Several keys for one name stand side by side, and the
+//! first that the client can use is taken.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -59,15 +60,18 @@ impl Shelf {
         shelf
     }
 
-    /// The keys for a name; `None` if it is refused.
-    fn named(&self, name: Option<&str>) -> Option<&Keys> {
-        let Some(name) = name else { return Some(&self.default) };
+    /// The keys for a name, the exact ones first; `None` if it is refused.
+    fn named(&self, name: Option<&str>) -> Option<[&[usize]; 2]> {
+        let by_default = [&self.default[..], &[]];
+        let Some(name) = name else { return Some(by_default) };
         let name = name.trim_end_matches('.').to_ascii_lowercase();
-        let wildcard = || self.wildcard.get(name.split_once('.')?.1);
-        match (self.exact.get(&name).or_else(wildcard), self.unknown_name) {
-            (Some(keys), _) => Some(keys),
-            (None, UnknownName::Default) => Some(&self.default),
-            (None, UnknownName::Refuse) => None,
+        let exact = self.exact.get(&name).map_or(&[][..], Vec::as_slice);
+        let wildcard = name.split_once('.').and_then(|(_, rest)| self.wildcard.get(rest));
+        let wildcard = wildcard.map_or(&[][..], Vec::as_slice);
+        match (exact.is_empty() && wildcard.is_empty(), self.unknown_name) {
+            (false, _) => Some([exact, wildcard]),
+            (true, UnknownName::Default) => Some(by_default),
+            (true, UnknownName::Refuse) => None,
         }
     }
 }
@@ -79,7 +83,11 @@ impl ResolvesServerCert for Shelf {
             note(|heard| heard.unknown_name = true);
             return None;
         };
-        let fits = keys.iter().map(|index| &self.keys[*index]).find(|key| fits(key, &hello));
+        let fits = keys
+            .into_iter()
+            .flatten()
+            .map(|index| &self.keys[*index])
+            .find(|key| fits(key, &hello));
         if fits.is_none() {
             note(|heard| heard.no_certificate = true);
         }

@@ -172,6 +172,8 @@ fn certificates_are_chosen_by_name_and_algorithm() {
         (client_only(both, &rsa_suite, &all), "chat.example", "rsa"),
         (client_only(both, &[], &all), "any.wide.example", "rsa"),
         (client_only(both, &[], &all), "exact.wide.example", "ecdsa"),
+        // The exact name has no key for this one, but the wildcard has.
+        (client_only(both, &[], &all[1..]), "exact.wide.example", "rsa"),
         (client_only(both, &[], &all), "deep.any.wide.example", "default"),
         (client_only(both, &[], &all), "unknown.example", "default"),
         (client_only(both, &[], &all), "192.0.2.1", "default"),
