@@ -93,7 +93,7 @@ impl Wire {
             _ => How::Fin,
         };
         if pipe.extra.is_some() && how == How::Fin && self.staged_farewell(key) {
-            self.doomed.push((key, ending, how));
+            self.doom(key, ending, how);
         } else {
             self.close(key, ending, how);
         }

@@ -67,6 +67,16 @@ pub struct Tail<'a> {
     pub sealed: &'a [u8],
 }
 
+/// A pipe that is about to end, and how.
+#[derive(Debug)]
+struct Doomed {
+    key: Key,
+    ending: Ending,
+    how: How,
+    /// A turn has gone by: what was to be said is on its way, whatever else came in meanwhile.
+    spoken: bool,
+}
+
 /// See the module's words.
 #[derive(Debug)]
 pub struct Wire {
@@ -90,7 +100,7 @@ pub struct Wire {
     bulk: bulk::Bulks,
     sweep: Sweep,
     /// Pipes that end once their last words of this turn are on their way.
-    doomed: Vec<(Key, Ending, How)>,
+    doomed: Vec<Doomed>,
     held: secure::Held,
     /// What a relay wants done, kept for its memory.
     acts: Vec<stage::Act>,
@@ -400,11 +410,12 @@ impl Wire {
         if self.finishing.is_empty() {
             self.finishing = finishing;
         }
-        for (key, ending, how) in std::mem::take(&mut self.doomed) {
+        for doomed in std::mem::take(&mut self.doomed) {
+            let Doomed { key, ending, how, spoken } = doomed;
             let Some(pipe) = self.slab.get(key) else { continue };
-            if pipe.flows.iter().any(|flow| flow.turn != NONE) {
+            if !spoken && pipe.flows.iter().any(|flow| flow.turn != NONE) {
                 // Last words of this very turn: after the next enter they are on their way.
-                self.doomed.push((key, ending, how));
+                self.doomed.push(Doomed { spoken: true, ..doomed });
             } else {
                 self.close(key, ending, how);
             }
@@ -412,6 +423,11 @@ impl Wire {
         for (key, end) in std::mem::take(&mut self.starved) {
             self.receive_all(key, end);
         }
+    }
+
+    /// Ends a pipe once what was said on it this turn is on its way.
+    fn doom(&mut self, key: Key, ending: Ending, how: How) {
+        self.doomed.push(Doomed { key, ending, how, spoken: false });
     }
 
     fn arm_tick(&mut self) {

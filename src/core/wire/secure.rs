@@ -14,12 +14,15 @@ use crate::sys::socket;
 
 use super::entry::{Life, Phase, TICKS_PER_SECOND, Ticks};
 use super::slab::Key;
-use super::{How, Pipe, Wire, closing};
+use super::{CLIENT, How, Pipe, SERVER, Wire, closing};
 
 /// Bytes of cut records that a core holds at the most; beyond it the oldest pipe ends.
 pub const HELD_BYTES_MAX: usize = 8 << 20;
 /// Records in the order in which they were cut, below which nobody asks which are whole by now.
 const ORDER_MIN: usize = 1024;
+/// Records that a key can still seal, below which its pipe ends in order: what a fast one seals
+/// between two sweeps, and until a long frame ends.
+const WORN_RECORDS: u64 = 256 << 10;
 /// How long a cut record may stay cut.
 const HELD_TICKS_MAX: Ticks = 30 * TICKS_PER_SECOND;
 
@@ -270,10 +273,22 @@ impl Wire {
         }
     }
 
+    /// Ends a pipe whose TLS 1.2 key has sealed nearly as many records as is safe, while there are
+    /// some left for the words with which it ends.
+    pub(super) fn sweep_worn(&mut self, key: Key) {
+        let worn = [CLIENT, SERVER].into_iter().any(|end| {
+            self.secure(key, end).is_some_and(|it| it.session.records_left() < WORN_RECORDS)
+        });
+        let ends = |pipe: &Pipe| pipe.life == Life::Open && pipe.ending.is_none();
+        if worn && self.slab.get(key).is_some_and(ends) {
+            self.end_in_order(key, Ending::proxy(Stage::Pipe, Cause::KeyLimit));
+        }
+    }
+
     /// A TLS 1.2 key has sealed as many records as is safe, and cannot be renewed.
     fn key_spent(&mut self, key: Key) {
         let ending = Ending::proxy(Stage::Pipe, Cause::KeyLimit);
-        self.doomed.push((key, ending, How::Fin));
+        self.doom(key, ending, How::Fin);
     }
 
     /// Says `close_notify` on the way out of `flow`; `false` if there is no TLS or it was said.
@@ -308,12 +323,12 @@ impl Wire {
             pipe.flows[end].phase = Phase::Draining;
         }
         self.staged_cut(key, end);
-        self.doomed.push((key, ending, How::Cut(end)));
+        self.doom(key, ending, How::Cut(end));
     }
 
     /// Whether a record of this pipe has been cut for too long.
     pub(super) fn sweep_held(&mut self, key: Key) {
-        for end in [super::CLIENT, super::SERVER] {
+        for end in [CLIENT, SERVER] {
             let now = self.now;
             let late = self.secure(key, end).is_some_and(|secure| {
                 secure.cut.is_some_and(|since| now.saturating_sub(since) >= HELD_TICKS_MAX)

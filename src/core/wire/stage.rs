@@ -282,6 +282,7 @@ impl Wire {
     /// The sweep comes by, about once a second.
     pub(super) fn staged_look(&mut self, key: Key) {
         self.sweep_held(key);
+        self.sweep_worn(key);
         let now = self.milliseconds();
         let Some(pipe) = self.slab.get_mut(key) else { return };
         let Some(relay) = pipe.relay() else { return };
