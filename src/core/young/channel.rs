@@ -244,6 +244,16 @@ impl Inlet {
         }
     }
 
+    /// Takes the first `n` bytes held out, with the memory they lie in if nothing comes after.
+    pub fn set_apart(&mut self, n: usize) -> Vec<u8> {
+        if self.used == 0 && n == self.bytes.len() {
+            return std::mem::take(&mut self.bytes);
+        }
+        let apart = self.held()[..n].to_vec();
+        self.take(n);
+        apart
+    }
+
     /// Lets the memory go while nothing is held: an idle connection keeps no buffer.
     pub fn rest(&mut self) {
         if self.is_empty() {
@@ -285,6 +295,10 @@ mod tests {
         inlet.room().extend_from_slice(b"/1.1");
         assert_eq!(inlet.held(), b"/ HTTP/1.1");
         inlet.take(1);
-        assert_eq!(inlet.into_tail(), b" HTTP/1.1");
+        assert_eq!(inlet.set_apart(5), b" HTTP");
+        assert_eq!(inlet.into_tail(), b"/1.1");
+        let mut whole = Inlet::new(b"all".to_vec());
+        assert_eq!(whole.set_apart(3), b"all");
+        assert!(whole.is_empty() && whole.into_tail().is_empty());
     }
 }

@@ -34,6 +34,16 @@ pub struct Served {
     pub preface: Vec<u8>,
 }
 
+impl Served {
+    /// The first bytes it gets: its PROXY header, if it wants one, and this message.
+    pub fn before<'m>(&self, message: &'m [u8]) -> Cow<'m, [u8]> {
+        match &self.preface[..] {
+            [] => Cow::Borrowed(message),
+            preface => Cow::Owned([preface, message].concat()),
+        }
+    }
+}
+
 /// What is left to do for the client after a request.
 #[derive(Debug)]
 pub enum After {
@@ -158,10 +168,7 @@ impl Serving<'_> {
             let acknowledged = if served.reused { served.channel.acknowledged() } else { None };
             let cookie = self.cookie_line(served.member);
             let mut inlet = Inlet::default();
-            let first = match &served.preface[..] {
-                [] => Cow::Borrowed(&message),
-                preface => Cow::Owned([preface, &message].concat()),
-            };
+            let first = served.before(&message);
             let (answered, sent, told, record) = {
                 let mut flight = Flight::new(
                     self.core,

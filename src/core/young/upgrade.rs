@@ -62,7 +62,7 @@ impl Serving<'_> {
         let asked = Asked { keep_alive: asked.keep_alive && !early, ..asked.clone() };
         let cookie = self.cookie_line(served.member);
         let mut inlet = Inlet::default();
-        let first = [&served.preface[..], head].concat();
+        let first = served.before(head);
         let (answered, record) = {
             let mut flight = Flight::new(
                 self.core,

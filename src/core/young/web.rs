@@ -182,16 +182,16 @@ impl Visit<'_> {
         self.core.counters.requests.inc();
         self.refresh();
         let begun = Instant::now();
-        // A copy, so that the inlet is free for the body while facts still point into the head.
-        let bytes = self.inlet.held()[found.head].to_vec();
-        self.inlet.take(found.used);
+        // Apart, so that the inlet is free for the body while facts still point into the head.
+        let apart = self.inlet.set_apart(found.used);
+        let bytes = &apart[found.head];
         let mut told = Told::default();
-        let step = match self.judge(&bytes) {
+        let step = match self.judge(bytes) {
             Ok(judged) => self.served(judged, &mut told).await,
             Err(after) => Step::After(after),
         };
         if let Step::After(after) = &step {
-            self.log(&bytes, begun, told, after);
+            self.log(bytes, begun, told, after);
         }
         step
     }

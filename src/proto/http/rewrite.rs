@@ -18,6 +18,9 @@ pub struct Edits<'a> {
     pub host: Option<Cow<'a, str>>,
 }
 
+/// The id, six fields of where it came from, two of a certificate, and one to spare.
+const REQUEST_EDITS: usize = 10;
+
 /// What the Connection field of the outgoing head says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Connection {
@@ -34,6 +37,12 @@ pub enum Connection {
 impl<'a> Edits<'a> {
     pub fn new(connection: Connection) -> Self {
         Self { connection, ..Self::default() }
+    }
+
+    /// With room for what a request is told of its client.
+    pub fn of_request(connection: Connection) -> Self {
+        let (remove, add) = (Vec::with_capacity(REQUEST_EDITS), Vec::with_capacity(REQUEST_EDITS));
+        Self { remove, add, connection, host: None }
     }
 
     /// Drops every incoming field of this name, also where `_` is written for `-`: servers behind

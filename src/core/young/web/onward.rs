@@ -29,7 +29,7 @@ impl Visit<'_> {
         offer: Option<Vec<u8>>,
         out: &mut Vec<u8>,
     ) {
-        let mut edits = Edits::new(connection);
+        let mut edits = Edits::of_request(connection);
         match offer {
             Some(none) if none.is_empty() => edits.remove(EXTENSIONS),
             Some(offer) => edits.set(EXTENSIONS, offer),
