@@ -73,7 +73,8 @@ def cores(rig, target, mode, variant):
     from . import cases
 
     def run(proxy):
-        result = rig.load("run", target, mode, "-c", 1000, "--closed", *cases.times(rig),
+        result = rig.load("run", target, mode, "-c", 1000, "--closed",
+                          *cases.times(rig, cases.SETTLED),
                           pid=proxy.pid, cores=rig.all_cores)
         return {"cpu_us": cases.micro(result["target_cpu_per_round_ns"]),
                 "rate": result["answered_rate"]}
