@@ -58,6 +58,8 @@ pub struct Outcome {
     pub notes: Vec<String>,
     /// Figures that only one scene has, by name.
     pub extra: Vec<(String, f64)>,
+    /// Why the run proves nothing, whatever it measured.
+    pub void_why: Option<String>,
 }
 
 /// What watching the target gave.
@@ -105,6 +107,7 @@ impl Outcome {
             own_rss_bytes: 0,
             notes: Vec::new(),
             extra: Vec::new(),
+            void_why: None,
         }
     }
 
@@ -124,6 +127,9 @@ impl Outcome {
 
     /// A run is void when the generator's own lag would colour the latencies it reports.
     pub fn verdict(&self) -> Verdict {
+        if let Some(why) = &self.void_why {
+            return Verdict::Void(why.clone());
+        }
         let lag = self.total.lag.value_at_quantile(0.99);
         let latency = self.total.latency.value_at_quantile(0.99);
         let untried = self.total.counts.untried;
@@ -185,10 +191,6 @@ impl Outcome {
     }
 
     pub fn note_streams(&mut self, direction: &str) {
-        if direction == "up" {
-            // A sink answers nothing: that is not a loss.
-            self.total.counts.unanswered = 0;
-        }
         let seconds = self.measured_s.max(1e-9);
         let counts = &self.total.counts;
         let bytes = match direction {
@@ -237,7 +239,10 @@ impl Outcome {
         self.extra("connections_closed", counts.closed_by_peer as f64);
         self.extra("messages_lost", counts.lost() as f64);
         self.extra("bytes_lost", counts.unanswered_bytes as f64);
-        self.extra("longest_stall_ms", self.total.latency.max() as f64 / 1e6);
+        // Of what never came nobody knows how long it would have taken.
+        if !self.total.latency.is_empty() && counts.lost() + counts.unsent == 0 {
+            self.extra("longest_stall_ms", self.total.latency.max() as f64 / 1e6);
+        }
     }
 }
 

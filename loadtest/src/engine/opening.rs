@@ -254,7 +254,7 @@ impl Engine {
         self.tally.error(why);
         if self.churning() {
             self.dialling.push_back(index);
-        } else if self.plan.redial {
+        } else if self.plan.redial && self.times.is_some() {
             self.retries.push_back((monotonic_ns() + REDIAL_NS, index));
         }
     }
@@ -307,7 +307,7 @@ impl Engine {
         self.conductor.gauge(self.thread).open.store(self.open as u32, Relaxed);
         if self.churning() {
             self.dialling.push_back(index);
-        } else if self.plan.redial && !self.conductor.leaving() {
+        } else if self.plan.redial && self.times.is_some() && !self.conductor.leaving() {
             self.retries.push_back((now + REDIAL_NS, index));
         }
     }

@@ -88,6 +88,11 @@ impl Expectation {
             )));
         }
         let right = text[at + sign.len()..].trim();
+        match (name == "achieved", right.ends_with('%')) {
+            (true, false) => return Err(wrong("it is a percentage: write achieved>=99.9%")),
+            (false, true) => return Err(wrong("only achieved is a percentage")),
+            _ => {}
+        }
         let timed =
             percentile(&name).is_some() || ["max", "mean", "cpu", "own_cpu"].contains(&&*name);
         let value = if let Some(percent) = right.strip_suffix('%') {
@@ -128,6 +133,11 @@ impl Expectation {
                 "connect_" => &total.connect,
                 _ => &total.latency,
             };
+            // What was due and never answered took longer than anything.
+            let due = if which.is_empty() { counts.measured_sent + counts.unsent } else { 0 };
+            if (total.latency.len() as f64) < quantile * due as f64 {
+                return Some(f64::INFINITY);
+            }
             return (!histogram.is_empty()).then(|| histogram.value_at_quantile(quantile) as f64);
         }
         let count = |count: u64| Some(count as f64);
@@ -159,6 +169,7 @@ impl Expectation {
         let timed = percentile(&self.name).is_some()
             || ["max", "mean", "cpu", "own_cpu"].contains(&self.name.as_str());
         match (timed, self.name.as_str()) {
+            (true, _) if found.is_infinite() => "no answer at all".into(),
             (true, _) => crate::units::show_ns(found as u64),
             (false, "achieved") => format!("{found:.3} %"),
             _ => format!("{}", (found * 1000.0).round() / 1000.0),
@@ -194,7 +205,17 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_before_the_run() {
-        for bad in ["p99", "p101<1ms", "speed>3", "p99<5", "errors==none", "=="] {
+        for bad in [
+            "p99",
+            "p101<1ms",
+            "speed>3",
+            "p99<5",
+            "errors==none",
+            "==",
+            "achieved>=0.999",
+            "failed<50%",
+            "p99<5%",
+        ] {
             assert!(Expectation::parse(bad).is_err(), "{bad}");
         }
     }

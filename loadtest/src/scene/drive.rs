@@ -116,7 +116,9 @@ impl Drive {
             while self.done < self.plan.threads {
                 self.tick();
             }
-            return Err(self.why_nothing_opened());
+            let mut total = std::mem::take(&mut self.outcome.total);
+            total.add(std::mem::take(&mut self.second));
+            return Err(why_nothing_opened(&self.outcome.url, &total));
         }
         Ok(())
     }
@@ -168,18 +170,12 @@ impl Drive {
         Some(watch::look(&target.pids, monotonic_ns(), true).files)
     }
 
-    fn why_nothing_opened(&mut self) -> String {
-        let mut total = std::mem::take(&mut self.outcome.total);
-        total.add(std::mem::take(&mut self.second));
-        let mut text = format!("{}: not one connection could be opened", self.outcome.url);
-        for (kind, count) in &total.errors {
-            text.push_str(&format!("\n  {count} × {kind}"));
-        }
-        if let Some(refusal) = &total.refusal {
-            text.push_str("\nthe first answer was:\n  ");
-            text.push_str(&refusal.replace('\n', "\n  "));
-        }
-        text
+    /// How many files each open connection is to the target, which has `all` of them open: two to a
+    /// proxy, one to an echo.
+    pub fn files_of_one(&mut self, all: Option<u64>) -> u64 {
+        let none = self.outcome.target.as_ref().map_or(0, |target| target.before.files);
+        let held = all.unwrap_or(0).saturating_sub(none) as f64;
+        (held / f64::from(self.open_now().max(1))).round().max(1.0) as u64
     }
 
     /// Keeps everything open and silent.
@@ -360,4 +356,17 @@ impl Drive {
     fn since_began(&self) -> f64 {
         (monotonic_ns() - self.outcome.began_ns) as f64 / 1e9
     }
+}
+
+/// What there is to say when not one connection was ever open.
+pub fn why_nothing_opened(url: &str, total: &Tally) -> String {
+    let mut text = format!("{url}: not one connection could be opened");
+    for (kind, count) in &total.errors {
+        text.push_str(&format!("\n  {count} × {kind}"));
+    }
+    if let Some(refusal) = &total.refusal {
+        text.push_str("\nthe first answer was:\n  ");
+        text.push_str(&refusal.replace('\n', "\n  "));
+    }
+    text
 }

@@ -14,7 +14,7 @@ use crate::plan::Traffic;
 use crate::resolve;
 use crate::signals::Interrupt;
 use crate::units::{show_count, show_ns};
-use drive::Drive;
+use drive::{Drive, why_nothing_opened};
 use during::Command;
 
 type Result = std::result::Result<Outcome, String>;
@@ -77,7 +77,7 @@ pub fn storm(args: &StormArgs, interrupt: &Interrupt) -> Result {
     let mut drive = Drive::new("storm", &args.target, size, plan, interrupt)?;
     drive.open()?;
     drive.begin(Duration::from_secs(24 * 3600));
-    let mut worst = 0.0f64;
+    let mut worst = Some(0.0f64);
     for _ in 0..args.storms {
         drive.wait(args.calm);
         let open = drive.open_now();
@@ -88,14 +88,20 @@ pub fn storm(args: &StormArgs, interrupt: &Interrupt) -> Result {
                 show_count(u64::from(drive.open_now())),
                 show_count(u64::from(open))
             );
-            drive.outcome().total.error(text);
+            worst = None;
+            let missing = open.saturating_sub(drive.open_now());
+            let total = &mut drive.outcome().total;
+            total.counts.failed += u64::from(missing);
+            total.error(text);
             break;
         };
-        worst = worst.max(time.as_secs_f64());
+        worst = worst.map(|worst| worst.max(time.as_secs_f64()));
     }
     drive.wait(args.calm);
     drive.end();
-    drive.outcome().extra.push(("seconds_until_all_were_back".into(), worst));
+    // (Where not all came back there is no such time.)
+    let worst = worst.map(|worst| ("seconds_until_all_were_back".into(), worst));
+    drive.outcome().extra.extend(worst);
     Ok(drive.finish())
 }
 
@@ -117,6 +123,7 @@ pub fn half_open(args: &HalfOpenArgs, interrupt: &Interrupt) -> Result {
     drive.wait(args.after);
     // Not as soon as they are open here: the target may have yet to accept them.
     let before = drive.target_files();
+    let each = drive.files_of_one(before);
     drive.vanish();
     let began = std::time::Instant::now();
     let mut released = None;
@@ -124,8 +131,7 @@ pub fn half_open(args: &HalfOpenArgs, interrupt: &Interrupt) -> Result {
         drive.wait(Duration::from_millis(500));
         let vanished = drive.outcome().total.counts.vanished;
         let (Some(before), Some(now)) = (before, drive.target_files()) else { continue };
-        // A proxy lets go of two files for each; an echo of one.
-        if vanished > 0 && released.is_none() && before.saturating_sub(now) >= vanished {
+        if vanished > 0 && released.is_none() && before.saturating_sub(now) >= each * vanished {
             released = Some(began.elapsed().as_secs_f64());
             if args.stop_when_released {
                 break;
@@ -168,6 +174,9 @@ pub fn churn(args: &ChurnArgs, interrupt: &Interrupt) -> Result {
     let mut drive = Drive::new("churn", &args.target, &args.size, plan, interrupt)?;
     drive.measure()?;
     let mut outcome = drive.finish();
+    if outcome.total.counts.opened == 0 && !outcome.interrupted {
+        return Err(why_nothing_opened(&outcome.url, &outcome.total));
+    }
     outcome.note_churn(args.rate);
     Ok(outcome)
 }
@@ -185,10 +194,14 @@ pub fn audit(args: &AuditArgs, interrupt: &Interrupt) -> Result {
         drive.wait(Duration::from_millis(50));
     }
     let took = began.elapsed().as_secs_f64();
-    let ended = command.end();
+    let (ended, well) = command.end();
     drive.wait(args.after);
     drive.end();
     let outcome = drive.outcome();
+    if !(well || outcome.interrupted) {
+        let why = format!("the command did not do what it should: {}: {ended}", args.during);
+        outcome.void_why = Some(why);
+    }
     outcome.extra.push(("command_seconds".into(), took));
     outcome.notes.push(format!("{}: {ended}", args.during));
     let mut outcome = drive.finish();

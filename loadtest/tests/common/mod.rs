@@ -115,6 +115,18 @@ pub fn free_port() -> u16 {
     port
 }
 
+/// Runs until one holds: a machine that stood still for a moment spoils one run, not all of them.
+pub fn one_of_five(mut run: impl FnMut() -> Result<(), String>) {
+    let mut last = String::new();
+    for _ in 0..5 {
+        match run() {
+            Ok(()) => return,
+            Err(why) => last = why,
+        }
+    }
+    panic!("none of five runs holds; the last one: {last}");
+}
+
 /// Waits until something listens there.
 pub fn wait_for(address: &str) {
     let until = Instant::now() + Duration::from_secs(10);
