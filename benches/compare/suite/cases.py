@@ -82,8 +82,8 @@ def talk(rig, target, mode, variant):
 
 def light(rig, target, mode, variant):
     def run(proxy):
-        result = rig.load("run", target, mode, "-c", 2000, "--rate", variant, *times(rig),
-                          pid=pid_of(proxy))
+        result = rig.load("run", target, mode, "-c", 2000, "--rate", variant,
+                          *times(rig, SETTLED), pid=pid_of(proxy))
         return {"cpu_us": micro(result["target_cpu_per_round_ns"]), **latencies(result)}
     return with_sides(rig, target, run)
 
@@ -149,8 +149,8 @@ def fixed(rig, target, mode, variant):
     rate = int(rig.capacity(mode) * int(variant.rstrip(" %")) / 100)
 
     def run(proxy):
-        result = rig.load("run", target, mode, "-c", 1000, "--rate", rate, *times(rig),
-                          pid=pid_of(proxy))
+        result = rig.load("run", target, mode, "-c", 1000, "--rate", rate,
+                          *times(rig, SETTLED), pid=pid_of(proxy))
         return {"p99_us": None, **latencies(result), "rate": rate,
                 "cpu_us": micro(result["target_cpu_per_round_ns"])}
     return with_sides(rig, target, run)
@@ -178,7 +178,9 @@ def idle(rig, target, mode, _):
     spoken = [look for spoken, look in looks if spoken]
     per = lambda pair, key: (pair[1][key] - pair[0][key]) / n
     kernel = [at(samples, look["at_ns"]) for look in spoken]
-    return {"user": per(spoken, "own_bytes"), "user_silent": per(fresh, "own_bytes"),
+    # At the second step the first N have spoken already: what is added are N silent ones.
+    silent = (fresh[1]["own_bytes"] - spoken[0]["own_bytes"]) / n
+    return {"user": per(spoken, "own_bytes"), "user_silent": silent,
             "rss": per(spoken, "rss_bytes"), "rss_zero": result["target"]["before"]["rss_bytes"],
             "kernel": (kernel[1] - kernel[0]) / n}
 

@@ -61,7 +61,7 @@ def size(rig, target, mode, variant):
 
     def run(proxy):
         result = rig.load("run", target, mode, "-c", 16, "--closed", "--size", variant,
-                          *cases.times(rig), pid=cases.pid_of(proxy))
+                          *cases.times(rig, cases.SETTLED), pid=cases.pid_of(proxy))
         cpu = result["target_cpu_per_round_ns"]
         return {"cpu_us": cases.micro(cpu),
                 "cpu_ns_byte": None if cpu is None else cpu / int(variant) / 2}
