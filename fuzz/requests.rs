@@ -242,6 +242,15 @@ fn slow_target(target: &[u8]) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
     if decoded.iter().any(|byte| *byte < b' ' || *byte == 0x7f || *byte == b'\\') {
         return None;
     }
+    // An escaped slash inside parameters ends them for some readers and not for others.
+    let hides_slash = |segment: &[u8]| {
+        let parameters = segment.iter().position(|byte| *byte == b';').map(|at| &segment[at..]);
+        let lower = parameters.unwrap_or_default().to_ascii_lowercase();
+        lower.windows(3).any(|escape| escape == b"%2f")
+    };
+    if path.split(|byte| *byte == b'/').any(hides_slash) {
+        return None;
+    }
     let segments: Vec<_> = segments(&decoded).collect();
     let (last, others) = segments.split_last()?;
     let folds = |segment: &[u8]| segment == b"." || segment == b"..";

@@ -10,8 +10,8 @@
 //! paths more loosely than that: they undo percent-escapes, drop `;parameters`, fold `..`. So that
 //! no spelling slips past a route, a path is refused (400) when it holds a dot segment, an empty
 //! segment that is not the last, a backslash, a control byte or a broken escape, in plain or
-//! escaped form; and when the loose reading (escapes undone once, parameters dropped) would take
-//! another route than the bytes do.
+//! escaped form, or an escaped slash inside parameters; and when the loose reading (escapes undone
+//! once, parameters dropped) would take another route than the bytes do.
 
 pub mod cookie;
 mod host;
@@ -56,7 +56,7 @@ pub enum Refusal {
     Escape,
     /// A `.`, `..` or empty segment.
     Segment,
-    /// Read loosely, the path takes another route.
+    /// Read loosely, the path takes another route, or parameters end in two places.
     Ambiguous,
     /// `Host` is no host.
     Host,

@@ -80,6 +80,14 @@ pub fn check(path: &[u8]) -> Result<(), Refusal> {
             return Err(Refusal::Byte);
         }
     }
+    // Who drops parameters before it undoes escapes ends this one later than who does it after.
+    let mut in_parameters = false;
+    for (at, byte) in path.iter().enumerate() {
+        in_parameters = *byte == b';' || (in_parameters && *byte != b'/');
+        if in_parameters && *byte == b'%' && hex_pair(&path[at + 1..]) == Some(b'/') {
+            return Err(Refusal::Ambiguous);
+        }
+    }
     // Only the last segment may be empty: its end is the end of the path, not a slash.
     let mut segment = Segment::default();
     for byte in loose(path).skip(1) {
@@ -186,6 +194,8 @@ mod tests {
             ("/a/;x/b", Refusal::Segment),
             ("/a%2f%2fb", Refusal::Segment),
             ("/a/%2f", Refusal::Segment),
+            ("/a;%2fb/c", Refusal::Ambiguous),
+            ("/a;v=1%2F2", Refusal::Ambiguous),
             ("/a\\b", Refusal::Byte),
             ("/a%5cb", Refusal::Byte),
             ("/a%00", Refusal::Byte),
@@ -218,6 +228,7 @@ mod tests {
             ("/caf%C3%A9", "/caf%C3%A9"),
             ("/a%2fb", "/a%2fb"),
             ("/a;v=1/b", "/a;v=1/b"),
+            ("/a;v=%2e/b%2fc", "/a;v=%2e/b%2fc"),
             ("/%252e", "/%252e"),
             ("HTTP://a:80/b?c", "/b"),
             ("https://a", "/"),
