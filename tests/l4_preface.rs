@@ -270,3 +270,28 @@ fn a_second_standpipe_hears_who_the_client_is() {
     let line = format!("PROXY TCP4 127.0.0.77 127.0.0.1 {} {}", ours.port(), front.port());
     assert_eq!(told(&server.next()), line);
 }
+
+#[test]
+fn a_source_is_whom_the_header_tells_of() {
+    let (edge, server) = (common::address(), Accepting::tcp());
+    let listener = format!("accept_proxy = \"v1\"\n{TRUSTING}\nmax_per_source = 2");
+    let pipe = Standpipe::start(&l4::config(edge, &[&server.written], &listener, "", ""));
+    let connect = |source: &str| {
+        let client = l4::reach(edge);
+        let header = format!("PROXY TCP4 {source} 198.51.100.2 1000 2000\r\nhello");
+        (&client).write_all(header.as_bytes()).expect("taken");
+        client
+    };
+    let pair = |source| (connect(source), server.next());
+    let held = [pair("192.0.2.1"), pair("192.0.2.1"), pair("192.0.2.2")];
+    for (_, at_server) in &held {
+        assert_eq!(l4::get(at_server, 5), b"hello");
+    }
+    let _refused = connect("192.0.2.1");
+    l4::wait_ended(&pipe, "proxy/front/max_per_source", 1);
+    assert_eq!(pipe.metric("standpipe_listener_refused_total", &[]), 1.0);
+    drop(held);
+    common::wait_until("all have ended", || pipe.metric("standpipe_connections_live", &[]) == 0.0);
+    let (_again, at_server) = pair("192.0.2.1");
+    assert_eq!(l4::get(&at_server, 5), b"hello");
+}

@@ -200,7 +200,7 @@ fn the_end_comes_after_the_last_byte() {
 fn a_server_that_never_reads_is_given_up_and_costs_little() {
     let edge = common::address();
     let server = Accepting::narrow();
-    let timeouts = "[timeouts]\nstall = \"2s\"";
+    let timeouts = "[timeouts]\nstall = \"5s\"";
     let pipe = Standpipe::start(&l4::config(edge, &[&server.written], "", "", timeouts));
     let before = pipe.resident();
     let clients: Vec<Socket> = (0..8).map(|_| l4::reach(edge)).collect();
@@ -260,14 +260,14 @@ fn a_half_closed_slow_server_costs_no_processor_time() {
 fn a_silent_pipe_ends_when_its_time_is_up() {
     let edge = common::address();
     let server = Accepting::tcp();
-    let timeouts = "[timeouts]\nidle = \"2s\"";
+    let timeouts = "[timeouts]\nidle = \"4s\"";
     let pipe = Standpipe::start(&l4::config(edge, &[&server.written], "", "", timeouts));
     let quiet = l4::reach(edge);
     let at_server = server.next();
     let busy = l4::reach(edge);
     let other = server.next();
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(5) {
+    while begun.elapsed() < Duration::from_secs(9) {
         (&other).write_all(b".").expect("taken");
         l4::get(&busy, 1);
         std::thread::sleep(Duration::from_millis(200));
@@ -335,6 +335,19 @@ fn max_connections_holds_exactly_over_cores() {
     wait_until("five have ended", || pipe.metric("standpipe_connections_live", &[]) == 15.0);
     assert_eq!(storm(edge, &[None], 9).len(), 5);
     assert!(open.iter().all(answers), "living ones are never refused");
+}
+
+#[test]
+fn a_limit_that_comes_by_a_reload_knows_of_who_is_in() {
+    let edge = common::address();
+    let echo = l4::echo().to_string();
+    let config = |limit| l4::config(edge, &[&echo], limit, "", "");
+    let pipe = Standpipe::start(&config(""));
+    let open = storm(edge, &[None], 5);
+    assert_eq!(open.len(), 5);
+    pipe.reload(&config("max_connections = 6"));
+    assert_eq!(storm(edge, &[None], 4).len(), 1);
+    assert!(open.iter().all(answers));
 }
 
 #[test]

@@ -30,6 +30,8 @@ struct Listening {
     closing: bool,
     /// The kernel keeps connections back until their first bytes are there.
     deferred: bool,
+    /// What accepted sockets inherit.
+    options: TcpOptions,
 }
 
 impl Listening {
@@ -37,6 +39,12 @@ impl Listening {
         if self.deferred != deferred {
             self.deferred = deferred;
             socket::set_deferred(self.fd, deferred);
+        }
+    }
+
+    fn set_options(&mut self, options: TcpOptions) {
+        if self.options != options && socket::set_options(self.fd, options).is_ok() {
+            self.options = options;
         }
     }
 }
@@ -80,6 +88,7 @@ impl Core {
             let mut open = listeners.slots.iter_mut().flatten().filter(|l| !l.closing);
             if let Some(listening) = open.find(|l| l.name == *name && l.address == *address) {
                 listening.defer(deferred);
+                listening.set_options(options);
                 continue;
             }
             match listen(*address, options) {
@@ -91,6 +100,7 @@ impl Core {
                         armed: false,
                         closing: false,
                         deferred: false,
+                        options,
                     };
                     listening.defer(deferred);
                     let free = listeners.slots.iter().position(Option::is_none);
@@ -259,7 +269,10 @@ impl Core {
             return;
         };
         let birth = self.with_table(|table| Rc::clone(&table.births[index]));
-        let source = if birth.limits.wants_source() { socket::peer(client.fd()) } else { None };
+        // Behind a balancer the source is told by its PROXY header.
+        let own = snapshot.plan.listeners[index].accept_proxy.is_none();
+        let wants = own && birth.limits.wants_source();
+        let source = if wants { socket::peer(client.fd()) } else { None };
         birth.counters.accepted.inc();
         let ticket = match birth.limits.admit(self.index, source.map(|address| address.ip())) {
             Ok(ticket) => ticket,

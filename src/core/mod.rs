@@ -4,7 +4,7 @@
 //!
 //! The young life is an async function on the runtime ([`young::live`]); the long life is an entry
 //! in the [`wire`]. Nothing here is shared with another core but counters that each core alone
-//! writes, and the limits of listeners that ask for some.
+//! writes, and the count of a listener's connections, against which its limits hold.
 
 mod drive;
 mod handoff;

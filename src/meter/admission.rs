@@ -1,5 +1,6 @@
 //! Who may come in: `max_connections` and `max_per_source` of a listener. These two hold exactly
-//! over all cores, so they are the one thing cores share; who sets neither pays nothing for them.
+//! over all cores, so they are the one thing cores share. Connections are counted without a limit
+//! too: one that is set in an overload must know of who is in already. Sources are not.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -24,8 +25,6 @@ pub struct Limits {
 /// What an admitted connection gives back when it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ticket {
-    /// The listener has no limits.
-    Free,
     /// Counted against the listener's total.
     Counted,
     /// Counted against the total, and this source's share.
@@ -69,9 +68,6 @@ impl Limits {
     pub fn admit(&self, core: usize, source: Option<IpAddr>) -> Result<Ticket, Refusal> {
         let max_connections = self.max_connections.load(Ordering::Relaxed);
         let max_per_source = self.max_per_source.load(Ordering::Relaxed);
-        if max_connections == 0 && max_per_source == 0 {
-            return Ok(Ticket::Free);
-        }
         let before = self.live.fetch_add(1, Ordering::Relaxed);
         if max_connections > 0 && before >= max_connections {
             self.live.fetch_sub(1, Ordering::Relaxed);
@@ -79,27 +75,44 @@ impl Limits {
         }
         let ticket = match source.filter(|_| max_per_source > 0) {
             None => Ticket::Counted,
-            Some(source) => {
-                let mut shard = self.shard(source);
-                let counts = shard.entry(source).or_default();
-                if counts.iter().sum::<u32>() >= max_per_source {
+            Some(source) => match self.count_source(core, source, max_per_source) {
+                Ok(()) => Ticket::Source(source),
+                Err(refusal) => {
                     self.live.fetch_sub(1, Ordering::Relaxed);
-                    return Err(Refusal::Source);
+                    return Err(refusal);
                 }
-                counts.resize(counts.len().max(core + 1), 0);
-                counts[core] += 1;
-                Ticket::Source(source)
-            }
+            },
         };
         self.by_core[core].fetch_add(1, Ordering::Relaxed);
         Ok(ticket)
     }
 
+    /// Counts a connection that is in for the source that it has only told now.
+    ///
+    /// # Errors
+    /// The source has too many; its ticket stays what it was.
+    pub fn ascribe(&self, core: usize, ticket: Ticket, source: IpAddr) -> Result<Ticket, Refusal> {
+        let max_per_source = self.max_per_source.load(Ordering::Relaxed);
+        if max_per_source == 0 || ticket != Ticket::Counted {
+            return Ok(ticket);
+        }
+        self.count_source(core, source, max_per_source)?;
+        Ok(Ticket::Source(source))
+    }
+
+    fn count_source(&self, core: usize, source: IpAddr, most: u32) -> Result<(), Refusal> {
+        let mut shard = self.shard(source);
+        let counts = shard.entry(source).or_default();
+        if counts.iter().sum::<u32>() >= most {
+            return Err(Refusal::Source);
+        }
+        counts.resize(counts.len().max(core + 1), 0);
+        counts[core] += 1;
+        Ok(())
+    }
+
     /// Counts a connection of a core out.
     pub fn leave(&self, core: usize, ticket: Ticket) {
-        if ticket == Ticket::Free {
-            return;
-        }
         self.live.fetch_sub(1, Ordering::Relaxed);
         self.by_core[core].fetch_sub(1, Ordering::Relaxed);
         if let Ticket::Source(source) = ticket {
@@ -156,7 +169,33 @@ mod tests {
         assert_eq!(limits.admit(1, Some(b)), Err(Refusal::Connections));
         limits.leave(0, first);
         assert!(limits.admit(0, Some(a)).is_ok());
-        assert_eq!(Limits::new(1).admit(0, Some(a)), Ok(Ticket::Free));
+    }
+
+    #[test]
+    fn a_limit_set_late_knows_of_who_is_in() {
+        let limits = Limits::new(1);
+        let early = limits.admit(0, None).unwrap();
+        limits.admit(0, None).unwrap();
+        limits.set(2, 0);
+        assert_eq!(limits.admit(0, None), Err(Refusal::Connections));
+        limits.leave(0, early);
+        assert!(limits.admit(0, None).is_ok());
+    }
+
+    #[test]
+    fn a_source_that_is_told_late_is_bounded_too() {
+        let limits = Limits::new(1);
+        limits.set(0, 1);
+        let a: IpAddr = "10.0.0.1".parse().unwrap();
+        let tickets = [(); 2].map(|()| limits.admit(0, None).unwrap());
+        let known = limits.ascribe(0, tickets[0], a).unwrap();
+        assert_eq!(known, Ticket::Source(a));
+        assert_eq!(limits.ascribe(0, tickets[1], a), Err(Refusal::Source));
+        limits.leave(0, tickets[1]);
+        limits.leave(0, known);
+        assert_eq!(limits.live.load(Ordering::Relaxed), 0);
+        let again = limits.admit(0, None).unwrap();
+        assert_eq!(limits.ascribe(0, again, a), Ok(Ticket::Source(a)));
     }
 
     #[test]

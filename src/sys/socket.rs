@@ -24,14 +24,14 @@ pub struct TcpOptions {
 impl TcpOptions {
     pub(super) fn apply(self, socket: &Socket) -> io::Result<()> {
         socket.set_tcp_nodelay(true)?;
-        if self.user_timeout.is_some() {
-            socket.set_tcp_user_timeout(self.user_timeout)?;
+        socket.set_tcp_user_timeout(self.user_timeout)?;
+        match self.keepalive {
+            Some(time) => {
+                let probes = socket2::TcpKeepalive::new().with_time(time).with_interval(time / 3);
+                socket.set_tcp_keepalive(&probes)
+            }
+            None => socket.set_keepalive(false),
         }
-        if let Some(time) = self.keepalive {
-            let probes = socket2::TcpKeepalive::new().with_time(time).with_interval(time / 3);
-            socket.set_tcp_keepalive(&probes)?;
-        }
-        Ok(())
     }
 }
 

@@ -175,7 +175,7 @@ impl Tls {
         let ticket_keys = section.take("ticket_keys").and_then(|it| it.text("tls/tickets.key"));
         let key_log = section.take("key_log").and_then(Field::boolean);
         let handshakes_in_flight =
-            section.take("handshakes_in_flight").and_then(|it| it.count(1..=HANDSHAKES_MOST));
+            section.take("handshakes_in_flight").and_then(|it| it.count(0..=HANDSHAKES_MOST));
         let handshakes_per_second =
             section.take("handshakes_per_second").and_then(|it| it.count(0..=u32::MAX));
         Some(Tls {

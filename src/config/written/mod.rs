@@ -168,8 +168,12 @@ impl Timeouts {
             request: may("request"),
             response: may("response"),
             stall: may("stall"),
-            user_timeout: may("user_timeout"),
-            tcp_keepalive: may("tcp_keepalive"),
+            user_timeout: section
+                .take("user_timeout")
+                .and_then(|it| it.duration_or_off(USER_TIMEOUTS)),
+            tcp_keepalive: section
+                .take("tcp_keepalive")
+                .and_then(|it| it.duration_or_off(TCP_KEEPALIVES)),
         };
         section.finish();
         timeouts
@@ -200,4 +204,9 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Longer than a month is a slip; `"off"` says it better.
 const TIMEOUTS: RangeInclusive<Duration> = MILLISECOND..=Duration::from_secs(31 * 24 * 3600);
+/// What the kernel takes: milliseconds in a signed 32-bit number.
+const USER_TIMEOUTS: RangeInclusive<Duration> = MILLISECOND..=Duration::from_secs(24 * 24 * 3600);
+/// What the kernel takes: whole seconds in fifteen bits, of which probes are a third apart.
+const TCP_KEEPALIVES: RangeInclusive<Duration> =
+    Duration::from_secs(3)..=Duration::from_secs(9 * 3600);
 const DELAYS: RangeInclusive<Duration> = Duration::ZERO..=DAY;

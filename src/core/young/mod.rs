@@ -66,6 +66,13 @@ pub async fn live(core: Rc<Core>, mut conn: Accepted, client: Owned) {
 async fn serve(core: &Rc<Core>, conn: &mut Accepted, client: Owned) -> Result<(), Ending> {
     let guard = core.guard(client.fd(), conn.snapshot.plan.timeouts.handshake);
     let mut front = front::read(core, conn, &client, &guard).await?;
+    if let Some((source, _)) = front.told {
+        let source = front::canonical(source.ip());
+        conn.ticket = conn.birth.limits.ascribe(core.index, conn.ticket, source).map_err(|_| {
+            conn.birth.counters.refused.inc();
+            Ending::proxy(Stage::Front, Cause::MaxPerSource)
+        })?;
+    }
     let client = secure(core, conn, client, &mut front, &guard).await?;
     let listener = Arc::clone(&conn.listener);
     match &listener.service {
