@@ -90,6 +90,20 @@ fn an_empty_pool_closes_the_listener_if_told_to_refuse() {
 }
 
 #[test]
+fn who_is_not_checked_any_more_is_not_down() {
+    let echo = Echo::start();
+    let bind = address();
+    let unchecked = plain(bind, &[echo.address]);
+    // It echoes what it is asked, which is no answer.
+    let health = "health = { every = \"100ms\", rise = 1, fall = 1, http = \"/typo\" }\n";
+    let standpipe = Standpipe::start(&format!("{unchecked}{health}"));
+    wait_until("it is down", || is_in(&standpipe, "down"));
+    standpipe.reload(&unchecked);
+    wait_until("it is up", || is_in(&standpipe, "up"));
+    exchange(&mut connect(bind));
+}
+
+#[test]
 fn refused_connects_eject_a_server_without_any_check() {
     let echo = Echo::start();
     let bind = address();

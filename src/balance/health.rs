@@ -106,6 +106,17 @@ impl Checkup {
         self.patients = servers.iter().map(meet).collect();
     }
 
+    /// Nobody checks any more: what only checks had found out is forgotten. Who was down for them
+    /// begins slowly.
+    pub fn unchecked(&mut self, now: Duration) {
+        for patient in &mut self.patients {
+            patient.against = 0;
+            if std::mem::take(&mut patient.down) {
+                patient.since = Some(now);
+            }
+        }
+    }
+
     /// An active check came back.
     pub fn checked(&mut self, now: Duration, id: ServerId, good: bool) -> Option<Change> {
         let rules = self.rules;

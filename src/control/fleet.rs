@@ -303,6 +303,9 @@ impl Ward {
         let as_before = is_keyed(&self.plan) == is_keyed(pool);
         self.ids = identify(pool, registry);
         self.checkup.reload(now, rules(pool), &self.ids);
+        if pool.health.is_none() {
+            self.checkup.unchecked(now);
+        }
         for (server, id) in pool.servers.iter().zip(&self.ids) {
             self.checkup.drain(now, *id, server.draining);
         }

@@ -161,10 +161,13 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(|error| format!("no runtime for the control thread: {error}"))?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let (control, inbox) = Control::new(birth, links, reports, lines.clone());
         control.serve(inbox, mask).await
-    })
+    });
+    // A reload may be waiting for a name server: nobody waits for it.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Everything control knows. One task owns it; the others send it messages.

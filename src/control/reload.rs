@@ -122,7 +122,9 @@ impl Control {
         for order in &ends.orders {
             self.order_all(order);
         }
-        self.checks.set(self.fleet.targets());
+        let targets = self.fleet.targets();
+        self.check_faults.retain(|id, _| targets.iter().any(|(checked, _)| checked == id));
+        self.checks.set(targets);
         let pipes = ends.pipes;
         if touched.nothing {
             self.reloads.unchanged += 1;

@@ -85,7 +85,9 @@ impl Watch {
                 if heard.recv().await.is_none() {
                     return;
                 }
-                while tokio::time::timeout(QUIET, heard.recv()).await.is_ok_and(|e| e.is_some()) {}
+                settled(&files).await;
+                // (Other files of the folder may be written all the time.)
+                while heard.try_recv().is_ok() {}
             }
         });
         Ok(Self { task })
@@ -95,6 +97,19 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// Waits until the files look alike for as long as a change has to be quiet.
+async fn settled(files: &BTreeSet<PathBuf>) {
+    let mut before = Prints::take(files);
+    loop {
+        tokio::time::sleep(QUIET).await;
+        let now = Prints::take(files);
+        if now == before {
+            return;
+        }
+        before = now;
     }
 }
 
@@ -128,6 +143,27 @@ mod tests {
         std::fs::rename(folder.path().join("new"), &file).unwrap();
         assert!(told(&mut changes, Duration::from_secs(5)).await);
         assert!(!told(&mut changes, Duration::from_millis(600)).await);
+    }
+
+    #[tokio::test]
+    async fn a_busy_folder_hides_no_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("edge.toml");
+        std::fs::write(&file, "a").unwrap();
+        let files = BTreeSet::from([file.clone()]);
+        let (sender, mut changes) = mpsc::channel(4);
+        let _watch = Watch::start(files.clone(), Prints::take(&files), sender).unwrap();
+        let log = folder.path().join("edge.log");
+        let busy = tokio::spawn(async move {
+            for line in 0.. {
+                std::fs::write(&log, format!("{line}")).unwrap();
+                tokio::time::sleep(QUIET / 10).await;
+            }
+        });
+        tokio::time::sleep(QUIET).await;
+        std::fs::write(&file, "longer").unwrap();
+        assert!(told(&mut changes, Duration::from_secs(10)).await);
+        busy.abort();
     }
 
     #[tokio::test]

@@ -166,6 +166,7 @@ impl Core {
     fn swap(self: &Rc<Self>, snapshot: Arc<Snapshot>) {
         let version = snapshot.version;
         self.ledger.borrow_mut().enrol(snapshot.pools.iter().map(|pool| &*pool.group));
+        self.forget_terms(&self.snapshot(), &snapshot);
         let empty = Table::new(Arc::clone(&snapshot), self.index, &self.counters);
         let before = self.table.replace(empty);
         self.table.replace(before.next(snapshot, self.index, &self.counters));
@@ -174,6 +175,29 @@ impl Core {
             && let Err(reason) = self.listen()
         {
             self.report(crate::config::snapshot::Report::Trouble { core: self.index, reason });
+        }
+    }
+
+    /// Closes the kept connections of pools that are dialled in another way from now on.
+    fn forget_terms(&self, old: &Snapshot, new: &Snapshot) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.is_empty() || Arc::ptr_eq(&old.plan, &new.plan) {
+            return;
+        }
+        for (before, had) in old.plan.pools.iter().zip(&old.pools) {
+            let now = new.plan.pools.iter().position(|pool| pool.name == before.name);
+            let same = now.is_some_and(|at| {
+                let (pool, has) = (&new.plan.pools[at], &new.pools[at]);
+                let tls = match (&had.tls, &has.tls) {
+                    // (Every reload reads certificates anew.)
+                    (Some(had), Some(has)) => Arc::ptr_eq(had, has),
+                    (had, has) => had.is_none() && has.is_none(),
+                };
+                tls && pool.source == before.source && pool.send_proxy == before.send_proxy
+            });
+            if !same {
+                had.group.members().iter().for_each(|member| idle.forget(member.id));
+            }
         }
     }
 

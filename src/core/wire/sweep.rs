@@ -76,6 +76,11 @@ pub struct Leave {
 }
 
 impl Due {
+    fn is_drain(&self) -> bool {
+        let ending = Ending::from_index(self.ending.into());
+        ending.is_some_and(|ending| ending.cause == Cause::Drained)
+    }
+
     fn key(&self) -> Key {
         Key { slot: self.slot, generation: self.generation }
     }
@@ -109,9 +114,13 @@ impl Wire {
                 keys.push(key);
             }
         }
-        // What was planned for them before is overtaken.
+        // What was planned for them before is overtaken, but for the process's own end: that comes
+        // even where a server is wanted again.
         let slab = &self.slab;
-        let stays = |due: &Due| slab.get(due.key()).is_some_and(|p| !keys.contains_key(&p.server));
+        let stays = |due: &Due| match slab.get(due.key()) {
+            Some(pipe) => !keys.contains_key(&pipe.server) || due.is_drain(),
+            None => false,
+        };
         self.sweep.due.retain(|Reverse(due)| stays(due));
         for Leave { server, over, cause } in leaves {
             let ending = Ending::proxy(Stage::Pipe, *cause);
