@@ -37,6 +37,8 @@ pub trait Out {
     /// Whether bytes wait on their way to an end whose machine has acknowledged some within so
     /// many milliseconds: it lives, and what we say next reaches it only behind them.
     fn is_busy(&mut self, to: End, within: u32) -> bool;
+    /// Whether what comes `from` an end is not read, because what it said before has not gone on.
+    fn is_unread(&mut self, from: End) -> bool;
 }
 
 /// How an end stopped sending.

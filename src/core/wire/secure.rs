@@ -194,7 +194,7 @@ impl Wire {
         while self.held.bytes > HELD_BYTES_MAX {
             let Some((oldest, end, since)) = self.held.order.pop_front() else { return };
             if self.is_cut_since(oldest, end, since) {
-                self.end_held(oldest, end, Cause::HeldTooMuch);
+                self.end_held(oldest, end);
             }
         }
         while let Some(&(key, end, since)) = self.held.order.front() {
@@ -203,7 +203,11 @@ impl Wire {
             }
             self.held.order.pop_front();
         }
-        // Behind one record that stays cut, those that were joined since are swept out together.
+        self.sweep_order();
+    }
+
+    /// Behind one record that stays cut, those that were joined since are swept out together.
+    fn sweep_order(&mut self) {
         if self.held.order.len() > self.held.sweep_at {
             let mut order = std::mem::take(&mut self.held.order);
             order.retain(|&(key, end, since)| self.is_cut_since(key, end, since));
@@ -226,9 +230,9 @@ impl Wire {
         self.counters.records_held.set(self.held.bytes as u64);
     }
 
-    fn end_held(&mut self, key: Key, end: usize, cause: Cause) {
+    fn end_held(&mut self, key: Key, end: usize) {
         self.held_front(key, end);
-        let ending = Ending::new(closing::SIDES[end], Stage::Pipe, cause);
+        let ending = Ending::new(closing::SIDES[end], Stage::Pipe, Cause::HeldTooMuch);
         self.close(key, ending, How::Cut(end));
     }
 
@@ -315,7 +319,11 @@ impl Wire {
             self.say_alert(key, 1 - end, alert);
         }
         let cause = crate::core::young::transport::cause_of(fault);
-        let ending = Ending::new(closing::SIDES[end], Stage::Pipe, cause);
+        self.cut_off(key, end, Ending::new(closing::SIDES[end], Stage::Pipe, cause));
+    }
+
+    /// Nothing that `end` still says is believed: the pipe ends with what can be said of that.
+    fn cut_off(&mut self, key: Key, end: usize, ending: Ending) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
         pipe.ending = Some(ending);
         pipe.flows[end].ended = true;
@@ -330,11 +338,21 @@ impl Wire {
     pub(super) fn sweep_held(&mut self, key: Key) {
         for end in [CLIENT, SERVER] {
             let now = self.now;
-            let late = self.secure(key, end).is_some_and(|secure| {
-                secure.cut.is_some_and(|since| now.saturating_sub(since) >= HELD_TICKS_MAX)
-            });
-            if late && self.slab.get(key).is_some_and(|pipe| pipe.life == Life::Open) {
-                self.end_held(key, end, Cause::HeldTooLong);
+            let Some(pipe) = self.slab.get(key).filter(|pipe| pipe.life == Life::Open) else {
+                return;
+            };
+            let (unread, ended) = (pipe.flows[end].is_blocked(), pipe.flows[end].ended);
+            let Some(secure) = self.secure(key, end) else { continue };
+            let Some(since) = secure.cut else { continue };
+            let age = now.saturating_sub(since);
+            if unread && age >= HELD_TICKS_MAX / 2 {
+                // Its rest may lie in the socket: it is we who do not read.
+                secure.cut = Some(now);
+                self.held.order.push_back((key, end, now));
+                self.sweep_order();
+            } else if !unread && !ended && age >= HELD_TICKS_MAX {
+                let ending = Ending::new(closing::SIDES[end], Stage::Pipe, Cause::HeldTooLong);
+                return self.cut_off(key, end, ending);
             }
         }
     }

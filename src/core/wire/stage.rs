@@ -108,6 +108,10 @@ impl Out for Notes<'_> {
         let to = index(to);
         socket::is_taking(self.fds[to], within).unwrap_or(self.blocked[to])
     }
+
+    fn is_unread(&mut self, from: Who) -> bool {
+        self.blocked[1 - index(from)]
+    }
 }
 
 const WHO: [Who; 2] = [Who::Client, Who::Server];

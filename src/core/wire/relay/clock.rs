@@ -32,8 +32,10 @@ impl Relay {
                 return;
             }
             // A peer that is heard, or that still takes what went before our Ping, lives: its Pong
-            // is stuck behind other bytes, and has another timeout to come.
-            if after(half.heard, half.ping) || out.is_busy(end, patience) {
+            // is stuck behind other bytes, and has another timeout to come. Of one that is not read
+            // nothing can be told: how long the other end may stall it has its own limit.
+            let heard = after(half.heard, half.ping);
+            if heard || out.is_busy(end, patience) || out.is_unread(end) {
                 half.ping = now;
             } else {
                 self.ping_missed(end, now);

@@ -20,6 +20,8 @@ struct Bench {
     finished: Vec<End>,
     /// This end still takes what was said to it before.
     busy: Option<End>,
+    /// This end is not read.
+    unread: Option<End>,
 }
 
 struct Wires<'a> {
@@ -29,6 +31,7 @@ struct Wires<'a> {
     server: &'a mut Vec<u8>,
     finished: &'a mut Vec<End>,
     busy: Option<End>,
+    unread: Option<End>,
 }
 
 impl Out for Wires<'_> {
@@ -53,6 +56,9 @@ impl Out for Wires<'_> {
     fn is_busy(&mut self, to: End, _: u32) -> bool {
         self.busy == Some(to)
     }
+    fn is_unread(&mut self, from: End) -> bool {
+        self.unread == Some(from)
+    }
 }
 
 macro_rules! wires {
@@ -64,6 +70,7 @@ macro_rules! wires {
             server: &mut $bench.server,
             finished: &mut $bench.finished,
             busy: $bench.busy,
+            unread: $bench.unread,
         }
     };
 }
@@ -89,7 +96,7 @@ impl Bench {
         let now = u32::MAX - 1_000;
         let relay = Relay::new(Arc::new(terms), false, now, 0);
         let (client, server, finished) = (Vec::new(), Vec::new(), Vec::new());
-        Bench { relay, now, client, server, finished, busy: None }
+        Bench { relay, now, client, server, finished, busy: None, unread: None }
     }
 
     fn from(&mut self, from: End, bytes: &[u8]) {
@@ -506,6 +513,22 @@ fn other_data_instead_of_a_pong_is_a_sign_of_life() {
     bench.from(End::Client, &data(Opcode::Binary, true, true, &[0; 5_000])[..100]);
     let _ = bench.after(20_000);
     assert!(bench.relay.why().is_none());
+}
+
+#[test]
+fn who_is_not_read_is_not_ended_for_its_silence() {
+    let mut bench = Bench::new(|_| {});
+    let _ = bench.after(30_001);
+    let mark = ping_at(&bench.take_client()).expect("a Ping");
+    bench.unread = Some(End::Client);
+    for _ in 0..10 {
+        let _ = bench.after(21_000);
+        assert_eq!(bench.relay.why(), None, "its Pong may lie behind what is not read");
+    }
+    bench.unread = None;
+    bench.from(End::Client, Control::pong(&mark, Some(KEY)).as_bytes());
+    let _ = bench.after(21_000);
+    assert!(bench.relay.why().is_none() && bench.finished.is_empty());
 }
 
 #[test]

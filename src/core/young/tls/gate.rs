@@ -104,7 +104,7 @@ impl Gate {
         tls: &FromClient,
         guard: &Guard,
     ) -> Result<Pass, Cause> {
-        let door = core.handshakes.door(listener);
+        let door = core.handshakes.door(listener, core.now());
         door.count(tls.handshakes_per_second, core.now())?;
         if door.line.borrow().len() >= LINE_MAX {
             return Err(Cause::HandshakesInFlight);
@@ -121,12 +121,12 @@ impl Gate {
     }
 
     /// The door of a listener. Those of listeners that are gone go when a new one comes.
-    fn door(&self, listener: &Arc<str>) -> Rc<Door> {
+    fn door(&self, listener: &Arc<str>, now: Ticks) -> Rc<Door> {
         let mut doors = self.doors.borrow_mut();
         if let Some(door) = doors.iter().find(|door| door.listener == *listener) {
             return Rc::clone(door);
         }
-        doors.retain(|door| !door.is_unused());
+        doors.retain(|door| !door.is_unused(now));
         let door = Rc::new(Door::new(listener));
         doors.push(Rc::clone(&door));
         door
@@ -158,8 +158,10 @@ impl Door {
         }
     }
 
-    fn is_unused(&self) -> bool {
-        self.in_flight.get() == 0 && self.line.borrow().is_empty()
+    /// Nobody is at it, and what it has counted counts no more.
+    fn is_unused(&self, now: Ticks) -> bool {
+        let counts = now.saturating_sub(self.second.get()) < TICKS_PER_SECOND;
+        self.in_flight.get() == 0 && self.line.borrow().is_empty() && !counts
     }
 
     /// Counts one more begun in this second.
