@@ -483,8 +483,11 @@ fn a_client_that_reads_nothing_holds_its_server_back() {
     std::thread::sleep(Duration::from_millis(1500));
     let grown = web.standpipe.resident().saturating_sub(before);
     assert!(grown < 4 << 20, "resident memory grew by {grown} bytes");
-    std::thread::sleep(Duration::from_secs(2));
-    // The stall is over by now: what the kernel held comes, then the end.
+    // The stall is over then: what the kernel held comes, then the end.
+    common::wait_until("the stall ends it", || {
+        let stall = [("cause", "stall")];
+        web.standpipe.metric("standpipe_connections_ended_total", &stall) == 1.0
+    });
     let mut chunk = vec![0; 1 << 20];
     let begun = Instant::now();
     while matches!(client.read(&mut chunk), Ok(n) if n > 0) {
@@ -556,4 +559,35 @@ fn a_sticky_cookie_leads_back_and_a_forged_one_is_just_fresh() {
         seen.insert(name);
     }
     assert!(seen.len() > 1, "fresh picks go round");
+}
+
+#[test]
+fn an_old_client_is_told_of_no_chunks_even_where_there_is_no_body() {
+    let server = Server::answering(|_| {
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n".to_vec()
+    });
+    let web = Web::before(&[&server]);
+    let mut client = Reader::connect(web.address);
+    client.send("HEAD / HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n");
+    let answer = client.response("HEAD");
+    assert_eq!(answer.status, 200);
+    assert_eq!((answer.header("transfer-encoding"), answer.header("trailer")), (None, None));
+}
+
+/// RFC 9110 §15.5.22.
+#[test]
+fn a_426_says_what_to_upgrade_to() {
+    let server = Server::answering(|_| {
+        b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+          Content-Length: 0\r\n\r\n"
+            .to_vec()
+    });
+    let web = Web::before(&[&server]);
+    let mut client = Reader::connect(web.address);
+    client.send(get("/"));
+    let answer = client.response("GET");
+    assert_eq!((answer.status, answer.header("upgrade")), (426, Some("websocket")));
+    assert_eq!(answer.header("connection"), Some("Upgrade"));
+    client.send(get("/"));
+    assert_eq!(client.response("GET").status, 426, "the connection goes on");
 }

@@ -4,10 +4,14 @@
 mod common;
 
 use std::io::Write;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use common::Standpipe;
 use common::http::{Reader, Server, ok};
-use common::web::Web;
+use common::web::{Shape, Web};
 use socket2::{SockFilter, SockRef};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -20,24 +24,32 @@ fn go_deaf(reader: &Reader) {
     SockRef::from(&reader.stream).attach_filter(&[drop_all]).expect("attached");
 }
 
-/// A server whose first connection answers one request and then hears nothing more; it says
-/// `last_words` and leaves a little later. Its other connections are in order.
-fn deaf_once(last_words: &'static str) -> Server {
-    let connections = std::sync::atomic::AtomicUsize::new(0);
-    Server::scripted(move |mut reader| {
-        let is_first = connections.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0;
+/// A server whose first connection answers one request and then hears nothing more, which it tells;
+/// once it is told that another was sent it says `last_words` and leaves. Its other connections are
+/// in order.
+fn deaf_once(last_words: &'static str) -> (Server, Receiver<()>, Sender<()>) {
+    let ((deaf, is_deaf), (sent, is_sent)) = (channel(), channel());
+    let test = Mutex::new((deaf, is_sent));
+    let connections = AtomicUsize::new(0);
+    let server = Server::scripted(move |mut reader| {
+        let is_first = connections.fetch_add(1, Ordering::SeqCst) == 0;
         while let Some(request) = reader.request() {
             reader.send(ok(&request.text()));
             if is_first {
                 // Its answer is acknowledged by then.
                 std::thread::sleep(Duration::from_millis(100));
                 go_deaf(&reader);
+                let test = test.lock().expect("no panic");
+                test.0.send(()).expect("the test listens");
+                let _ = test.1.recv();
+                // The request has gone out by then, unheard.
                 std::thread::sleep(Duration::from_millis(600));
                 let _ = reader.stream.write_all(last_words.as_bytes());
                 return;
             }
         }
-    })
+    });
+    (server, is_deaf, sent)
 }
 
 #[test]
@@ -61,29 +73,31 @@ fn a_kept_connection_that_its_server_left_is_not_noticed_by_the_client() {
 #[test]
 fn a_request_that_no_server_can_have_seen_goes_out_once_more() {
     for request in [GET.to_string(), POST.to_string() + "hello"] {
-        let server = deaf_once("");
+        let (server, is_deaf, sent) = deaf_once("");
         let web = Web::before(&[&server]);
         let mut client = Reader::connect(web.address);
         client.send(GET);
         assert_eq!(client.response("GET").status, 200);
-        std::thread::sleep(Duration::from_millis(300));
+        is_deaf.recv_timeout(common::PATIENCE).expect("it is deaf");
         client.send(&request);
+        sent.send(()).expect("the server waits");
         let answer = client.response("GET");
-        let sent = request.rsplit("\r\n").next().expect("a body");
-        assert_eq!((answer.status, answer.text().as_str()), (200, sent));
+        let body = request.rsplit("\r\n").next().expect("a body");
+        assert_eq!((answer.status, answer.text().as_str()), (200, body));
         assert_eq!(server.accepted(), 2);
     }
 }
 
 #[test]
 fn a_server_that_spoke_has_seen_the_request() {
-    let server = deaf_once("HTTP/1.1 103 Early Hints\r\n\r\n");
+    let (server, is_deaf, sent) = deaf_once("HTTP/1.1 103 Early Hints\r\n\r\n");
     let web = Web::before(&[&server]);
     let mut client = Reader::connect(web.address);
     client.send(GET);
     assert_eq!(client.response("GET").status, 200);
-    std::thread::sleep(Duration::from_millis(300));
+    is_deaf.recv_timeout(common::PATIENCE).expect("it is deaf");
     client.send(GET);
+    sent.send(()).expect("the server waits");
     assert_eq!(client.response("GET").status, 502);
     assert_eq!(server.accepted(), 1);
 }
@@ -171,4 +185,33 @@ fn a_body_is_never_read_as_a_request() {
     let answer = client.response("POST");
     assert_eq!((answer.status, answer.header("connection")), (502, Some("close")));
     assert!(client.at_end(), "and no second answer");
+}
+
+#[test]
+fn a_kept_connection_serves_only_who_would_be_dialled_as_it_was() {
+    let server = Server::answering(|_| ok("here"));
+    let address = common::address();
+    let config =
+        |pool| common::web::config(address, &[&server], &Shape { pool, ..Shape::default() });
+    let standpipe = Standpipe::start(&config(""));
+    let mut client = Reader::connect(address);
+    let mut ask = || {
+        client.send(GET);
+        assert_eq!(client.response("GET").status, 200);
+    };
+    (0..3).for_each(|_| ask());
+    assert_eq!(server.accepted(), 1);
+    let reload = |pool| {
+        standpipe.reload(&config(pool));
+        let version = standpipe.metric("standpipe_snapshot_version", &[]);
+        common::wait_until("the core has heard of it", || {
+            standpipe.metric("standpipe_core_snapshot_version", &[]) >= version
+        });
+    };
+    reload("balance = \"round-robin\"");
+    ask();
+    assert_eq!(server.accepted(), 1, "it is dialled as before");
+    reload("source = [\"127.0.0.2\"]");
+    ask();
+    assert_eq!(server.accepted(), 2, "from another address");
 }

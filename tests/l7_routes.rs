@@ -116,6 +116,24 @@ fn a_split_shares_out_by_weight() {
 }
 
 #[test]
+fn a_key_keeps_its_pool() {
+    let (old, new) = (named("old"), named("new"));
+    let sticky = "sticky = { query = \"room\" }\n";
+    let tables = pool("old", &old) + sticky + &pool("new", &new) + sticky;
+    let web = routed(&["path = \"/\"\nsplit = { old = 1, new = 1 }"], &tables);
+    let mut counts: HashMap<String, u32> = HashMap::new();
+    for room in 0..40 {
+        let target = format!("/?room={room}");
+        let first = ask(&web, &target, "").text();
+        for _ in 0..4 {
+            assert_eq!(ask(&web, &target, "").text(), first, "{target}");
+        }
+        *counts.entry(first).or_default() += 1;
+    }
+    assert_eq!(counts.len(), 2, "both have some: {counts:?}");
+}
+
+#[test]
 fn the_share_of_a_pool_that_cannot_serve_falls_to_the_others() {
     let (open, shut) = (named("open"), named("shut"));
     let tables = |open_drains: bool| {

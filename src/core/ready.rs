@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::meter::Cause;
-use crate::sys::ring::POLL_OUT;
+use crate::sys::ring::{POLL_OUT, Timespec};
 use crate::sys::socket;
 
 use super::Core;
@@ -32,20 +32,47 @@ pub struct Wait {
     orphaned: bool,
 }
 
-/// A future that completes when a descriptor is ready.
+/// A future that completes when a descriptor is ready, or when a pause is over.
 #[derive(Debug)]
 pub struct Ready {
     core: Rc<Core>,
-    fd: RawFd,
-    mask: u32,
+    what: What,
     key: Option<Key>,
 }
+
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Poll(RawFd, u32),
+    Pause(&'static Timespec),
+}
+
+const fn milliseconds(count: u32) -> Timespec {
+    Timespec::new().nsec(count * 1_000_000)
+}
+
+/// Pauses, each twice as long as the one before.
+static PAUSES: [Timespec; 8] = [
+    milliseconds(1),
+    milliseconds(2),
+    milliseconds(4),
+    milliseconds(8),
+    milliseconds(16),
+    milliseconds(32),
+    milliseconds(64),
+    milliseconds(128),
+];
 
 impl Core {
     /// Waits once for any of `mask` on `fd`; errors and hang-up always count. The kernel's poll is
     /// joined even if the future is dropped.
     pub fn ready(self: &Rc<Self>, fd: RawFd, mask: u32) -> Ready {
-        Ready { core: Rc::clone(self), fd, mask, key: None }
+        Ready { core: Rc::clone(self), what: What::Poll(fd, mask), key: None }
+    }
+
+    /// Waits for a moment, the longer the more there were before it.
+    pub fn pause(self: &Rc<Self>, before: usize) -> Ready {
+        let pause = &PAUSES[before.min(PAUSES.len() - 1)];
+        Ready { core: Rc::clone(self), what: What::Pause(pause), key: None }
     }
 
     /// Lets everybody else of this core have a turn. The way leads through the ring: a task that
@@ -85,7 +112,11 @@ impl Future for Ready {
                 let key = waits.insert(Wait { waker, events: None, orphaned: false });
                 self.key = Some(key);
                 let token = Token::new(Kind::Young, 0, key.slot, key.generation).pack();
-                core.wire.borrow_mut().ring.poll(self.fd, self.mask, token);
+                let ring = &mut core.wire.borrow_mut().ring;
+                match self.what {
+                    What::Poll(fd, mask) => ring.poll(fd, mask, token),
+                    What::Pause(span) => ring.timeout(span, token),
+                }
                 Poll::Pending
             }
             Some(key) => {

@@ -2,20 +2,21 @@
 //! Pure; nothing is collected.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::proto::http::Body;
 use crate::proto::http::chunked::{ChunkFault, Chunked, Piece};
 use crate::proto::http::names::Name;
 
 /// Where a body that passes stands.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Passage {
     rest: Rest,
     /// The reader speaks HTTP/1.0: chunks are unwrapped and the end of the stream ends the body.
     unwrap: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Rest {
     Nothing,
     Length(u64),
@@ -38,7 +39,7 @@ impl Passage {
     }
 
     /// Of a request: no trailer may say what belongs in the head, or is one of `refused`.
-    pub fn of_request(body: Body, refused: [Name; 2]) -> Self {
+    pub fn of_request(body: Body, refused: Option<Arc<[Name]>>) -> Self {
         Self::with(body, Chunked::of_request(refused))
     }
 

@@ -85,9 +85,16 @@ pub fn place(
         let Some(state) = snapshot.pools.get(share.pool) else { continue };
         let named = state.cookie.as_ref().and_then(|cookie| cookie.find(&lines));
         if let Some(member) = named.filter(|member| state.group.sticky(*member, counts)) {
-            return Some(Place { rule: index, pool: share.pool, held: Some(member), key: None });
+            // Should that one not answer, it is placed as anybody is.
+            let (pool, held) = (share.pool, Some(member));
+            let key = key(snapshot, pool, head, client);
+            return Some(Place { rule: index, pool, held, key });
         }
     }
+    // Who is placed by a key keeps its pool as well as its server.
+    let keyed = rule.pools.first().filter(|_| rule.pools.len() > 1);
+    let keyed = keyed.and_then(|share| key(snapshot, share.pool, head, client));
+    let random = keyed.map_or(random, |key| key.wrapping_mul(SPREAD));
     // The share of a pool that cannot serve falls to the others.
     let serves = |share: &&Share| {
         snapshot.pools.get(share.pool).is_some_and(|state| !state.group.is_empty())
@@ -99,6 +106,9 @@ pub fn place(
     let key = key(snapshot, pool, head, client);
     Some(Place { rule: index, pool, held: None, key })
 }
+
+/// Makes another number of a key than its place among servers is found by.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 fn key(snapshot: &Snapshot, pool: usize, head: &RequestHead<'_>, client: IpAddr) -> Option<u64> {
     let plan = snapshot.plan.pools.get(pool)?;

@@ -10,6 +10,7 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -33,8 +34,10 @@ pub struct Asked {
     pub is_head: bool,
     pub keep_alive: bool,
     pub body: Body,
+    /// Its client may wait for a 100 before it sends that.
+    pub expects: bool,
     /// Names that no trailer of it may have.
-    pub refused: [Name; 2],
+    pub refused: Option<Arc<[Name]>>,
     pub manner: Manner,
 }
 
@@ -45,7 +48,8 @@ impl Asked {
             is_head: head.is_head(),
             keep_alive: head.keep_alive,
             body: head.body,
-            refused: [Name::EMPTY; 2],
+            expects: head.expect_continue,
+            refused: None,
             manner,
         }
     }
@@ -54,7 +58,7 @@ impl Asked {
 impl Asked {
     /// Its body, on its way from the beginning.
     pub fn passage(&self) -> Passage {
-        Passage::of_request(self.body, self.refused)
+        Passage::of_request(self.body, self.refused.clone())
     }
 }
 
@@ -106,6 +110,8 @@ pub struct Flight<'a> {
     pub sent: Cell<Sent>,
     pub record: Cell<Record>,
     heard: Cell<Heard>,
+    /// Its client is waited for only once the server has said something.
+    awaits: Cell<bool>,
     client_guard: Guard,
     server_guard: Guard,
 }
@@ -170,6 +176,7 @@ impl<'a> Flight<'a> {
             sent: Cell::new(Sent::Running),
             record: Cell::default(),
             heard: Cell::new(Heard::Nothing),
+            awaits: Cell::new(false),
             client_guard,
             server_guard,
         }
@@ -227,6 +234,14 @@ impl<'a> Flight<'a> {
         if *moved >= STRIDE_BYTES {
             *moved = 0;
             self.core.give_way().await;
+        }
+    }
+
+    /// The server has said something: a client that waited for that is waited for from now on.
+    fn invite(&self) {
+        if self.awaits.take() {
+            self.server_guard.clear(Lane::Read);
+            self.client_guard.set(Lane::Read, self.timeouts.request, Cause::Timeout);
         }
     }
 

@@ -25,7 +25,7 @@ pub struct Found {
 /// Why there is no head.
 #[derive(Debug)]
 pub enum Lack {
-    /// The stream ended before a byte of it came.
+    /// The stream ended before a byte of it came, but for an empty line at most.
     Silent,
     /// The stream ended inside it.
     Cut,
@@ -47,10 +47,10 @@ pub async fn read(
             Step::Need => {}
         }
         match channel.read(inlet, HEAD_BYTES).await {
-            Ok(0) if inlet.is_empty() => return Err(Lack::Silent),
+            Ok(0) if !scanner.has_begun() => return Err(Lack::Silent),
             Ok(0) => return Err(Lack::Cut),
             Ok(_) => {}
-            Err(_) if inlet.is_empty() => return Err(Lack::Silent),
+            Err(_) if !scanner.has_begun() => return Err(Lack::Silent),
             Err(error) => return Err(Lack::Failed(error)),
         }
     }

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::balance::ServerId;
 use crate::config::plan::Pool;
@@ -290,6 +291,10 @@ impl Serving<'_> {
     }
 
     fn keep(&self, served: Served) {
+        // Dialled by another file's terms it is not for requests of this one.
+        if !Arc::ptr_eq(&self.conn.snapshot.plan, &self.core.snapshot().plan) {
+            return;
+        }
         let now = self.core.wire.borrow().now();
         let Served { channel, lease, id, .. } = served;
         drop(lease);

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use crate::core::Core;
 use crate::meter::Cause;
 use crate::proto::record::{Alert, Fault, Finish, OVERHEAD_MAX};
-use crate::sys::ring::{POLL_IN, POLL_OUT};
+use crate::sys::ring::{POLL_FAILED, POLL_IN, POLL_OUT};
 use crate::sys::socket::{self, Owned};
 
 use super::tls::Secured;
@@ -46,9 +46,16 @@ impl Stream {
         self.core.ready(self.fd(), POLL_IN).await;
     }
 
-    /// Waits until there is room to write, or an error.
+    /// Waits until there is room to write, or an error. On a socket whose peer has finished sending
+    /// a oneshot poll returns at once, room or not: it is asked again after pauses.
     pub async fn writable(&self) {
-        self.core.ready(self.fd(), POLL_OUT).await;
+        for asked in 0.. {
+            let events = self.core.ready(self.fd(), POLL_OUT).await;
+            if events & (POLL_OUT as i32 | POLL_FAILED) != 0 {
+                return;
+            }
+            self.core.pause(asked).await;
+        }
     }
 
     /// Reads what is there, at most `most` bytes, onto the end of `into`; 0 is the end.

@@ -134,6 +134,10 @@ impl Visit<'_> {
         let guard = match first {
             Some(guard) => guard,
             None => {
+                // Some clients end a body with an empty line: it begins no request.
+                if self.inlet.held().starts_with(b"\r\n") {
+                    self.inlet.take(2);
+                }
                 self.inlet.rest();
                 let guard = self.core.idle_guard(self.client.fd(), timeouts.keepalive);
                 if self.inlet.is_empty() {
@@ -288,7 +292,7 @@ impl Visit<'_> {
         self.rewrite(&head, onward, &manner.id, offer, &mut out);
         let mut asked = Asked { keep_alive, ..Asked::new(&head, manner) };
         if head.body == Body::Chunked {
-            asked.refused = self.own_names();
+            asked.refused = self.told_in_trailers();
         }
         Ok(Judged { asked, out, wants, place })
     }

@@ -39,7 +39,11 @@ impl Flight<'_> {
             self.server_guard.set(Lane::Write, Some(LINGER), Cause::Stall);
             match answered {
                 Answered::Cut(_) | Answered::ClientGone(_) => self.client.abort(),
-                _ => self.client.finish().await,
+                _ => {
+                    self.client_guard.set(Lane::Write, Some(LINGER), Cause::Stall);
+                    self.client.finish().await;
+                    self.client_guard.clear(Lane::Write);
+                }
             }
         }
         answered
@@ -65,7 +69,9 @@ impl Flight<'_> {
                 inlet.take(found.used);
                 return self.pass(opened, inlet).await;
             }
-            self.heard.set(Heard::Interim);
+            if self.heard.replace(Heard::Interim) == Heard::Nothing {
+                self.invite();
+            }
             if self.asked.version == Version::Http11 {
                 let mut out = Vec::new();
                 write_response(&mut out, &head, &Edits::new(Connection::Silent));
@@ -113,7 +119,9 @@ impl Flight<'_> {
 
     /// The head of a final answer: it is here in time, and says what becomes of both connections.
     fn open(&self, head: &ResponseHead<'_>) -> Opened {
-        self.heard.set(Heard::Head);
+        if self.heard.replace(Heard::Head) == Heard::Nothing {
+            self.invite();
+        }
         self.note(|record| record.status = Some(head.status));
         self.server_guard.clear(Lane::Read);
         let unwrap = self.asked.version == Version::Http10 && head.body == Body::Chunked;
@@ -123,9 +131,17 @@ impl Flight<'_> {
             && !unwrap
             && self.core.is_serving();
         let mut edits = Edits::new(towards_client(self.asked.version, keep));
-        if unwrap {
+        // (HTTP/1.0 knows neither, not even of an answer that has no body.)
+        if self.asked.version == Version::Http10 {
             edits.remove("Transfer-Encoding");
             edits.remove("Trailer");
+        }
+        // RFC 9110 §15.5.22: it says what to upgrade to.
+        if head.status == 426
+            && let Some(protocols) = head.value("upgrade")
+        {
+            edits.add("Upgrade", protocols);
+            edits.add("Connection", b"Upgrade".as_slice());
         }
         if let Some(line) = self.set_cookie {
             edits.add("Set-Cookie", line.as_bytes());

@@ -71,18 +71,31 @@ impl Flight<'_> {
     async fn more(&self, inlet: &mut Inlet, patience: &mut Patience) -> Result<(), Cause> {
         let lingers = || self.heard.get() == Heard::Over;
         let begun = self.core.now();
-        if !lingers() {
+        // Who expects a 100 waits for the server, and so do we.
+        let awaits = self.asked.expects
+            && self.timeouts.response.is_some()
+            && self.heard.get() == Heard::Nothing
+            && self.record.get().bytes_from_client == 0;
+        if awaits {
+            self.awaits.set(true);
+            self.server_guard.set(Lane::Read, self.timeouts.response, Cause::Timeout);
+        } else if !lingers() {
             let left = self.timeouts.request.map(|limit| patience.left(limit));
             self.client_guard.set(Lane::Read, left, Cause::Timeout);
         }
         let read = self.client.read(inlet, READ_BYTES).await;
+        if self.awaits.take() {
+            self.server_guard.clear(Lane::Read);
+        }
         if !lingers() {
             self.client_guard.clear(Lane::Read);
         }
         match read {
             Ok(0) => Err(self.client_guard.late().unwrap_or(Cause::Cut)),
             Ok(got) => {
-                patience.took(got, self.core.now().saturating_sub(begun));
+                // How long the server let it wait is not the client's.
+                let spent = if awaits { 0 } else { self.core.now().saturating_sub(begun) };
+                patience.took(got, spent);
                 Ok(())
             }
             Err(error) => Err(super::cause(&self.client_guard, &error)),

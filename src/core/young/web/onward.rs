@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::proto::http::fields;
 use crate::proto::http::forwarded::{self, Origin};
@@ -45,11 +46,7 @@ impl Visit<'_> {
             edits.host = local.map(|local| local.to_string().into());
         }
         // What one listener says of a certificate is believed by servers that others reach, too.
-        for listener in &self.conn.snapshot.plan.listeners {
-            let names = listener.tls.as_ref().and_then(|tls| tls.client_headers.as_ref());
-            let names = names.into_iter().flat_map(|names| [&names.subject, &names.fingerprint]);
-            names.flatten().for_each(|name| edits.remove(name.clone()));
-        }
+        self.told_names().for_each(|name| edits.remove(name));
         let names = self.conn.listener.tls.as_ref().and_then(|tls| tls.client_headers.as_ref());
         if let Some(names) = names {
             let certificate = self.client.certificate();
@@ -62,7 +59,7 @@ impl Visit<'_> {
                 if let Some(value) = value {
                     let on_one_line = |byte: &u8| !matches!(byte, b'\r' | b'\n' | 0);
                     let value: Vec<u8> = value.bytes().filter(on_one_line).collect();
-                    edits.add(name.clone(), value);
+                    edits.add(&**name, value);
                 }
             }
         }
@@ -92,15 +89,17 @@ impl Visit<'_> {
         given.map_or_else(|| format!("{:016x}", fastrand::u64(..)).into(), Rc::from)
     }
 
-    /// Names of the fields that tell a server who its client is.
-    pub(super) fn own_names(&self) -> [Name; 2] {
-        let tls = self.conn.listener.tls.as_ref();
-        let names = tls.and_then(|tls| tls.client_headers.as_ref());
-        let [subject, fingerprint] = [
-            names.and_then(|it| it.subject.as_ref()),
-            names.and_then(|it| it.fingerprint.as_ref()),
-        ];
-        [subject, fingerprint].map(|name| name.map_or(Name::EMPTY, |name| Name::of(name)))
+    /// Names of the fields that tell a server who its client is, on whichever listener.
+    fn told_names(&self) -> impl Iterator<Item = &str> {
+        let listeners = self.conn.snapshot.plan.listeners.iter();
+        let names = listeners.filter_map(|it| it.tls.as_ref()?.client_headers.as_ref());
+        names.flat_map(|it| [&it.subject, &it.fingerprint]).flatten().map(|name| &**name)
+    }
+
+    /// The same, for trailers: a server may take one for a field of the head.
+    pub(super) fn told_in_trailers(&self) -> Option<Arc<[Name]>> {
+        let names: Arc<[Name]> = self.told_names().map(Name::of).collect();
+        (!names.is_empty()).then_some(names)
     }
 }
 
