@@ -278,7 +278,7 @@ fn a_reload_tells_its_own_ports_from_those_of_others() {
 fn term_says_unready_goes_on_accepting_and_then_lets_pipes_end() {
     let echo = Echo::start();
     let bind = address();
-    let mut standpipe = Standpipe::start(&ending(bind, echo.address, "1s", "20s"));
+    let mut standpipe = Standpipe::start(&ending(bind, echo.address, "4s", "20s"));
     let mut client = connect(bind);
     exchange(&mut client);
     standpipe.signal("TERM");

@@ -97,13 +97,13 @@ impl Drop for Running {
     }
 }
 
-/// A running demo and what it said before its first second was over.
+/// A running demo and what it said until its first line of figures.
 fn begin(seconds: u32) -> (Running, BufReader<ChildStdout>, String) {
     let mut child: Child = demo(seconds).stdout(Stdio::piped()).spawn().expect("the demo starts");
     let mut out = BufReader::new(child.stdout.take().expect("its output"));
     let child = Running(child);
     let mut said = String::new();
-    while !said.contains("   1 s") {
+    while !said.contains(" s  cookies") {
         assert!(out.read_line(&mut said).expect("its output") > 0, "it ended:\n{said}");
     }
     (child, out, said)

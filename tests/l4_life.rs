@@ -235,12 +235,12 @@ fn a_busy_pipe_outlives_the_listeners() {
     let edge = common::address();
     let server = Accepting::tcp();
     let config = format!(
-        "[runtime]\nworkers = 2\nadmin = \"{{admin}}\"\ndrain_delay = \"500ms\"\n\
+        "[runtime]\nworkers = 2\nadmin = \"{{admin}}\"\ndrain_delay = \"3s\"\n\
          drain_timeout = \"30s\"\n\n{}",
         l4::config(edge, &[&server.written], "", "", "")
     );
     let mut pipe = Standpipe::start(&config);
-    let script = [Stretch::Large(3 << 20), Stretch::Rest(Duration::from_millis(400))].repeat(6);
+    let script = [Stretch::Large(3 << 20), Stretch::Rest(Duration::from_millis(400))].repeat(14);
     let part = Part { script, pace: Pace::Quick };
     let (client, at_server) = (l4::reach(edge), server.next());
     std::thread::scope(|scope| {

@@ -104,6 +104,8 @@ fn a_stop_has_last_words() {
     let mut web = Web::before(&[&server]);
     let (mut client, _) = ws::open(web.address, "/");
     web.standpipe.signal("TERM");
+    // Two that come at once may be one.
+    common::wait_until("it has heard", || web.standpipe.admin_get("/ready").0 == 503);
     web.standpipe.signal("TERM");
     let frames = frames_of(&mut client);
     assert_eq!(frames.last().and_then(ws::Frame::close_code), Some(1001), "{frames:?}");

@@ -50,8 +50,8 @@ fn a_drain_keeps_its_rate() {
     let whose = one.address.to_string();
     let left = || standpipe.metric("standpipe_server_connections", &[("server", &whose)]);
     assert_eq!(left(), 40.0);
-    standpipe.reload(&servers(", drain = true"));
     let begun = Instant::now();
+    standpipe.reload(&servers(", drain = true"));
     let mut seen = Vec::new();
     wait_until("it has none left", || {
         seen.push(left());

@@ -203,7 +203,7 @@ impl Scene {
         pool: &str,
         more: &[(&str, &Pair)],
     ) -> Scene {
-        Scene::lasting("2s", mode, tls, server, pool, more)
+        Scene::lasting("10s", mode, tls, server, pool, more)
     }
 
     /// As [`Scene::new`], with so long for a handshake.
