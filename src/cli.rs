@@ -41,7 +41,7 @@ pub enum Command {
 const EXAMPLES: &str = "\
 Examples:
   standpipe demo                    see it work, without any file
-  standpipe check edge.toml         every mistake at once, each with its line and a remedy
+  standpipe check edge.toml         every mistake of the file at once, with its line and a remedy
   standpipe run edge.toml           serve; SIGHUP or saving the file reloads it
   curl -s 127.0.0.1:9901/pools      who is up, and what each server carries
   curl -s 127.0.0.1:9901/metrics    the same and more, for Prometheus
@@ -71,18 +71,19 @@ Signals:
 
 Exit codes:
   0  ended as asked
-  1  could not start: a port is taken, a right is missing, io_uring is forbidden
+  1  could not start (a port is taken, a right is missing, io_uring is forbidden), or every
+     worker has failed
   2  the configuration has mistakes
 
 Environment:
-  STANDPIPE_LOG   filters log lines, for example STANDPIPE_LOG=debug
+  STANDPIPE_LOG   filters log lines, for example STANDPIPE_LOG=warn
   SSLKEYLOGFILE   where TLS secrets go, if a listener says tls.key_log = true";
 
 const DEMO: &str = "\
 Examples:
-  standpipe demo                    a live table, until Ctrl-C
-  standpipe demo --seconds 10       the same for ten seconds, then a summary
-  standpipe demo --seconds 10 | cat plain lines, no escape codes
+  standpipe demo                      a live table, until Ctrl-C
+  standpipe demo --seconds 10         the same for ten seconds, then a summary
+  standpipe demo --seconds 10 | cat   plain lines, no escape codes
 
 It listens on 127.0.0.1 only, on ports 7000 (L4), 7001 (ws), 7443 (wss) and 9901 (admin), or on
 free ones where those are taken. Certificate and configuration are made at start, in a folder that

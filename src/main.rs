@@ -35,7 +35,7 @@ fn run(file: &Path, sharing: Sharing) -> ExitCode {
     match start::serve(birth) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
-            complain(&format!("standpipe cannot start:\n{fault}"));
+            complain(&format!("standpipe cannot run:\n{fault}"));
             ExitCode::FAILURE
         }
     }

@@ -248,7 +248,8 @@ pub struct Server {
     pub weight: u32,
     /// Live connections over all cores; 0: no bound.
     pub max_connections: u32,
-    /// `drain = true` in the file: keeps what it has (and its sticky clients), gets no new ones.
+    /// `drain = true` in the file: gets no new clients, keeps its sticky ones; what it has ends at
+    /// the pool's pace.
     pub draining: bool,
 }
 
