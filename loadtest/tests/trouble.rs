@@ -215,7 +215,8 @@ fn an_audit_whose_command_fails_proves_nothing() {
         let fixed = ["audit", echo.url(), "-c", "5", "--rate", "50", "--during", command];
         load(&[&fixed[..], &around, &["--limit", limit]].concat())
     };
-    for (command, limit, why) in [("exit 7", "5s", "exit status: 7"), ("sleep 9", "300ms", "longer")]
+    for (command, limit, why) in
+        [("exit 7", "5s", "exit status: 7"), ("sleep 9", "300ms", "longer")]
     {
         let output = audit(command, limit);
         let text = said(&output);
