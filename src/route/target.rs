@@ -72,21 +72,20 @@ pub fn check(path: &[u8]) -> Result<(), Refusal> {
     if path.first() != Some(&b'/') {
         return Err(Refusal::Form);
     }
-    if path.iter().any(|byte| is_never_raw(*byte)) {
-        return Err(Refusal::Byte);
+    let mut has_parameters = false;
+    for byte in path {
+        if is_never_raw(*byte) {
+            return Err(Refusal::Byte);
+        }
+        has_parameters |= *byte == b';';
     }
     for byte in unescape(path) {
         if matches!(byte?, b'\\' | 0..=0x1f | 0x7f) {
             return Err(Refusal::Byte);
         }
     }
-    // Who drops parameters before it undoes escapes ends this one later than who does it after.
-    let mut in_parameters = false;
-    for (at, byte) in path.iter().enumerate() {
-        in_parameters = *byte == b';' || (in_parameters && *byte != b'/');
-        if in_parameters && *byte == b'%' && hex_pair(&path[at + 1..]) == Some(b'/') {
-            return Err(Refusal::Ambiguous);
-        }
+    if has_parameters && hides_slash(path) {
+        return Err(Refusal::Ambiguous);
     }
     // Only the last segment may be empty: its end is the end of the path, not a slash.
     let mut segment = Segment::default();
@@ -98,6 +97,16 @@ pub fn check(path: &[u8]) -> Result<(), Refusal> {
         }
     }
     if segment.is_dots() { Err(Refusal::Segment) } else { Ok(()) }
+}
+
+/// Whether parameters hold an escaped slash: who drops them before escapes are undone ends them
+/// later than who does it after.
+fn hides_slash(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/').any(|segment| {
+        let parameters = segment.iter().position(|byte| *byte == b';').map(|at| &segment[at..]);
+        let mut escapes = parameters.unwrap_or_default().windows(3);
+        escapes.any(|it| it[0] == b'%' && hex_pair(&it[1..]) == Some(b'/'))
+    })
 }
 
 #[derive(Debug, Default)]
