@@ -45,6 +45,7 @@ impl Command {
         // It may have ended by itself in between: then there is nothing to kill.
         let group = format!("-{}", self.child.id());
         let _ = Process::new("kill").args(["-KILL", "--", &group]).status();
+        let _ = self.child.kill();
         let _ = self.child.wait();
         ("ended by us, it took longer than allowed".into(), false)
     }

@@ -82,6 +82,9 @@ pub fn storm(args: &StormArgs, interrupt: &Interrupt) -> Result {
         drive.wait(args.calm);
         let open = drive.open_now();
         let Some(time) = drive.storm(args.patience) else {
+            if !drive.going() {
+                break;
+            }
             let text = format!(
                 "not all came back within {}: {} of {}",
                 show_ns(args.patience.as_nanos() as u64),
