@@ -101,7 +101,11 @@ pub fn place(
     };
     let open = rule.pools.iter().map(|share| if serves(&share) { share.weight } else { 0 });
     let all = rule.pools.iter().map(|share| share.weight);
-    let share = split::pick(open, random).or_else(|| split::pick(all, random))?;
+    let usual = split::pick(all, random);
+    let share = usual
+        .filter(|share| serves(&&rule.pools[*share]))
+        .or_else(|| split::pick(open, random.wrapping_mul(SPREAD)))
+        .or(usual)?;
     let pool = rule.pools.get(share)?.pool;
     let key = key(snapshot, pool, head, client);
     Some(Place { rule: index, pool, held: None, key })

@@ -110,7 +110,7 @@ pub struct Flight<'a> {
     pub sent: Cell<Sent>,
     pub record: Cell<Record>,
     heard: Cell<Heard>,
-    /// Its client is waited for only once the server has said something.
+    /// Its client is waited for only once the server has asked for the body, or has answered.
     awaits: Cell<bool>,
     client_guard: Guard,
     server_guard: Guard,
@@ -237,7 +237,7 @@ impl<'a> Flight<'a> {
         }
     }
 
-    /// The server has said something: a client that waited for that is waited for from now on.
+    /// The server has said what a client may have waited for: from now on it is waited for.
     fn invite(&self) {
         if self.awaits.take() {
             self.server_guard.clear(Lane::Read);

@@ -69,7 +69,8 @@ impl Flight<'_> {
                 inlet.take(found.used);
                 return self.pass(opened, inlet).await;
             }
-            if self.heard.replace(Heard::Interim) == Heard::Nothing {
+            self.heard.set(Heard::Interim);
+            if head.status == 100 {
                 self.invite();
             }
             if self.asked.version == Version::Http11 {
@@ -119,9 +120,8 @@ impl Flight<'_> {
 
     /// The head of a final answer: it is here in time, and says what becomes of both connections.
     fn open(&self, head: &ResponseHead<'_>) -> Opened {
-        if self.heard.replace(Heard::Head) == Heard::Nothing {
-            self.invite();
-        }
+        self.heard.set(Heard::Head);
+        self.invite();
         self.note(|record| record.status = Some(head.status));
         self.server_guard.clear(Lane::Read);
         let unwrap = self.asked.version == Version::Http10 && head.body == Body::Chunked;

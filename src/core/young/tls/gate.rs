@@ -136,6 +136,10 @@ impl Gate {
     pub fn turned(&self, core: &Core) {
         self.admitted.set(0);
         let full = self.full.replace(false);
+        if full {
+            // So that of many doors others are first the next time.
+            self.doors.borrow_mut().rotate_left(1);
+        }
         for door in &*self.doors.borrow() {
             let waits = !door.line.borrow().is_empty();
             if waits && (full || door.slowest(core.now()).is_some()) {
