@@ -165,6 +165,11 @@ impl Core {
         self.counters.live.get() + self.counters.young.get()
     }
 
+    /// Whether any connection may get a log line.
+    pub fn logs_connections(&self) -> bool {
+        self.table.borrow().snapshot.plan.runtime.log.connections != LogConnections::Off
+    }
+
     /// Whether a connection with this identity and ending gets a log line.
     pub fn is_logged(&self, id: u64, ending: Option<Ending>) -> bool {
         match self.table.borrow().snapshot.plan.runtime.log.connections {
@@ -261,7 +266,7 @@ impl Core {
             },
             listener: Arc::clone(&pipe.birth.listener),
             server: self.server_name(pipe.server),
-            client: None,
+            client: pipe.client.as_deref().copied(),
             route: pipe.terms().map(|terms| Arc::clone(&terms.label)),
         }));
     }

@@ -347,7 +347,7 @@ impl Engine {
         let next = self.schedule.as_ref().and_then(Schedule::peek);
         let all_tried = next.is_none_or(|due| due.due_ns >= times.measure_to_ns);
         let over = now >= times.measure_to_ns
-            && (now >= times.drain_to_ns || (all_tried && !self.links.iter().any(Link::expects)));
+            && (now >= times.drain_to_ns || (all_tried && !self.awaits_anything()));
         if over {
             self.quiet_said = true;
             if let Some(schedule) = self.schedule.take() {
@@ -356,6 +356,11 @@ impl Engine {
             self.hand_over();
             let _ = self.reports.send(Report::Quiet);
         }
+    }
+
+    /// Whether a connection owes an answer, or a short life that was due has yet to open.
+    fn awaits_anything(&self) -> bool {
+        (self.churning() && self.undecided > 0) || self.links.iter().any(Link::expects)
     }
 
     fn hand_over(&mut self) {

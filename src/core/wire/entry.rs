@@ -1,6 +1,7 @@
 //! One living connection as plain data: two ends, two flows, and what it was born under. No
 //! buffer, task, timer or pipe belongs to it while it is silent.
 
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -186,6 +187,8 @@ pub struct Pipe {
     pub birth: Rc<Birth>,
     /// Identity in logs, unique for the life of the process.
     pub id: u64,
+    /// Who the client is, where connections are logged: a line about its end names it.
+    pub client: Option<Box<SocketAddr>>,
     /// The server it holds a lease on.
     pub server: ServerId,
     pub born: Ticks,

@@ -55,9 +55,12 @@ impl Wire {
     }
 
     /// Serves a parked end in place: one read now, its bytes sent with the next enter. `finished`:
-    /// the peer's FIN is there, so that what is read short is the last of it.
+    /// the peer's FIN is there, so that what is read short is most likely the last of it.
     pub(super) fn serve_parked(&mut self, key: Key, end: usize, finished: bool) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
+        if pipe.life != Life::Open || pipe.flows[end].ended {
+            return;
+        }
         self.counters.wakes.inc();
         if pipe.flows[end].runs >= BULK_RUNS && pipe.is_between_frames(end) {
             // Reads that each end with a frame leave nothing to tell by how long frames are.
@@ -90,7 +93,8 @@ impl Wire {
                 self.counters.bytes.add(DIRECTIONS[end], Gear::Parked, got as u64);
                 self.bytes(key, end, span);
                 if finished && got < most {
-                    self.source_ended(key, end);
+                    // The rest of it: an end, except where urgent data had cut the read short.
+                    self.serve_parked(key, end, finished);
                 } else {
                     self.shift(key, end, got, most);
                 }
