@@ -85,7 +85,11 @@ impl Driver {
                 return Poll::Ready(Err(error));
             }
             if core.mode.get() != Mode::Serving && core.is_over() {
-                return Poll::Ready(Ok(()));
+                // What others passed on before they saw that this core serves no more is here now.
+                core.take_all_handed();
+                if core.is_over() {
+                    return Poll::Ready(Ok(()));
+                }
             }
             if core.stirred.replace(false) || !quiet || !self.armed {
                 return Poll::Pending;

@@ -86,6 +86,13 @@ impl Core {
         self.wire.borrow_mut().ring.poll(over, POLL_IN, token);
     }
 
+    /// Takes whatever any core has passed to this one.
+    pub(super) fn take_all_handed(self: &Rc<Self>) {
+        for from in (0..self.seed.handoff.len()).filter(|from| *from != self.index) {
+            self.take_handed(from);
+        }
+    }
+
     /// The other cores that serve, with what they carry and what is on its way to them.
     fn others(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
         let all = self.seed.all_counters.iter().enumerate();

@@ -69,6 +69,8 @@ pub struct Core {
     polls: Cell<u64>,
     /// A young task was spawned or woken since the driver last looked.
     stirred: Cell<bool>,
+    /// The second whose duties were last done.
+    second: Cell<wire::Ticks>,
     next_id: Cell<u64>,
     /// Pipes this table has descriptors for.
     room: u64,

@@ -206,7 +206,9 @@ impl Core {
         // What a task may have left in the runtime's own ring is submitted by now at the latest.
         self.stirred.set(true);
         self.sweep_deadlines(now);
-        if now.is_multiple_of(TICKS_PER_SECOND) {
+        // (Ticks may be late, and skip one.)
+        let second = now / TICKS_PER_SECOND;
+        if self.second.replace(second) != second {
             self.sweep_idle(now);
             self.look_for_leavers(now);
         }
@@ -214,9 +216,7 @@ impl Core {
         let sockets = 2 * (self.counters.live.get() + self.counters.young.get());
         self.counters.descriptors.set(sockets + 2 * self.counters.pipes_lent.get());
         if self.mode.get() == Mode::Stopping {
-            // Connections that graduated while we were stopping.
             self.cut_young();
-            self.wire.borrow_mut().end_all(Cause::Shutdown);
         }
     }
 

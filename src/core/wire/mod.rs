@@ -378,9 +378,9 @@ impl Wire {
             let last = flow.phase == Phase::Draining;
             let (sink, token) = (pipe.ends[1 - out.flow].fd, Token::of(Kind::Unsent, index as u32));
             if spans.len() > sink::SPANS_MAX {
-                // More than the kernel gathers: one copy is gathered instead.
+                // More than the kernel gathers: one copy is gathered instead, or waits.
                 let Some(whole) = self.ring.memory.allocate(out.bytes) else {
-                    self.close_exhausted(out.key);
+                    self.spill(self.filling, &out, 0);
                     continue;
                 };
                 self.ring.memory.gather(spans, whole);

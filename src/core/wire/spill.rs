@@ -4,15 +4,17 @@
 use std::io;
 use std::os::fd::RawFd;
 
-use crate::sys::memory::BUFFER_BYTES;
+use crate::sys::memory::{BUFFER_BYTES, BUFFERS};
 use crate::sys::socket;
 
+use super::EVENT_BYTES_MAX;
 use super::entry::Ticks;
 
-/// What a multishot receive may still deliver before it is joined: 32 buffers a run, and those of
-/// the turn it was cancelled in; a scratch read and a pipe's content are smaller or as large.
-pub const SPILL_BYTES_MAX: usize = 2 << 20;
-const _: () = assert!(SPILL_BYTES_MAX >= 2 * 32 * BUFFER_BYTES + crate::sys::pipe::PIPE_BYTES);
+/// What may be on its way to a sink when it stops taking bytes: whatever a multishot receive put
+/// into provided buffers meanwhile, which is few of them unless other completions kept the core
+/// from looking for many turns; a pipe's content; the longest read of a turn, sealed anew.
+pub const SPILL_BYTES_MAX: usize =
+    BUFFERS * BUFFER_BYTES + crate::sys::pipe::PIPE_BYTES + EVENT_BYTES_MAX;
 
 /// See the module's words.
 #[derive(Debug)]

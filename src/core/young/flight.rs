@@ -32,6 +32,8 @@ use super::transport;
 pub struct Asked {
     pub version: Version,
     pub is_head: bool,
+    /// Doing it twice is doing it once (RFC 9110 section 9.2.2).
+    pub idempotent: bool,
     pub keep_alive: bool,
     pub body: Body,
     /// Its client may wait for a 100 before it sends that.
@@ -46,6 +48,7 @@ impl Asked {
         Self {
             version: head.version,
             is_head: head.is_head(),
+            idempotent: head.is_idempotent(),
             keep_alive: head.keep_alive,
             body: head.body,
             expects: head.expect_continue,

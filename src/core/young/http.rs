@@ -189,7 +189,11 @@ impl Serving<'_> {
             };
             self.flown(served.id, record);
             let silent = matches!(answered, Answered::Missing { silent: true, .. });
-            if silent && served.reused && in_hand.is_some() {
+            // A reset says nothing of what was read before it: only what does no more when done
+            // twice is tried again behind one.
+            let reset = matches!(answered, Answered::Missing { cause: Cause::Reset, .. });
+            let harmless = asked.idempotent || !reset;
+            if silent && served.reused && in_hand.is_some() && harmless {
                 let unseen = match (acknowledged, served.channel.acknowledged()) {
                     (Some(before), Some(after)) => before == after,
                     _ => sent == Sent::Declined,

@@ -18,6 +18,7 @@ pub mod upgrade;
 pub mod web;
 
 use std::cell::Cell;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -124,7 +125,12 @@ async fn l4(
     if !dialled.preface.is_empty() && tail.is_empty() && client.secured().is_none() {
         // What the client has said already goes out in the same write as the header.
         tail.resize(FIRST_READ_BYTES, 0);
-        let got = socket::read_into(client.fd(), tail).unwrap_or(0);
+        let got = match socket::read_into(client.fd(), tail) {
+            Ok(got) => got,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            // (Whoever asks a socket for its error is the last to hear of it.)
+            Err(error) => return Err(Ending::client(Stage::Dial, transport::cause(&error))),
+        };
         tail.truncate(got);
     }
     graduate::pipe(core, conn, client, dialled, tail);

@@ -132,6 +132,11 @@ impl<'a> RequestHead<'a> {
         self.host.map(|host| split_port(host).0)
     }
 
+    /// Whether doing it twice is doing it once (RFC 9110 section 9.2.2).
+    pub fn is_idempotent(&self) -> bool {
+        matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+    }
+
     pub fn is_head(&self) -> bool {
         self.method == "HEAD"
     }
