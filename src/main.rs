@@ -1,6 +1,8 @@
 //! The life of the process: what was typed, then what it asks for. Only this binary knows both the
 //! cores and control.
 
+#![deny(unsafe_code)]
+
 mod cli;
 mod start;
 
