@@ -79,10 +79,14 @@ impl Channel {
         })
     }
 
-    /// Reads at most about `most` bytes onto the end of `inlet`; 0 is the end of the stream.
+    /// Reads onto the end of `inlet`; 0 is the end of the stream, `close_notify` on TLS. At most
+    /// `most` bytes are taken from a plain socket; records are opened whole, so that TLS may
+    /// deliver two records' worth more.
     ///
     /// # Errors
-    /// As [`Transport::read`].
+    /// What `recv(2)` answers, `UnexpectedEof` for a TLS stream cut short, and `InvalidData` with
+    /// the [`Fault`](crate::proto::record::Fault) inside for a session that broke; its alert was
+    /// sent.
     pub async fn read(&self, inlet: &mut Inlet, most: usize) -> io::Result<usize> {
         let Some(secured) = &self.secured else {
             return self.stream.read(inlet.room(), most).await;
@@ -141,7 +145,7 @@ impl Channel {
     /// Writes all of `bytes`.
     ///
     /// # Errors
-    /// As [`Transport::write_all`].
+    /// What `send(2)` answers, and a TLS 1.2 key at the end of its use.
     pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
         let Some(secured) = &self.secured else {
             return self.stream.write_all(bytes).await;
