@@ -153,11 +153,6 @@ impl Checkup {
         ids.into_iter().filter_map(end).collect()
     }
 
-    /// When `tick` has something to do next.
-    pub fn next_tick(&self) -> Option<Duration> {
-        self.patients.iter().filter_map(|p| p.ejected).min()
-    }
-
     pub fn state(&self, id: ServerId) -> Option<MemberState> {
         self.patients.iter().find(|p| p.id == id).map(Patient::state)
     }
@@ -166,21 +161,6 @@ impl Checkup {
     pub fn share(&self, now: Duration, id: ServerId) -> f32 {
         let patient = self.patients.iter().find(|p| p.id == id);
         patient.map_or(1.0, |p| p.share(now, &self.rules))
-    }
-
-    /// All servers in the order they were given, with state and share.
-    pub fn verdicts(
-        &self,
-        now: Duration,
-    ) -> impl Iterator<Item = (ServerId, MemberState, f32)> + '_ {
-        self.patients.iter().map(move |p| (p.id, p.state(), p.share(now, &self.rules)))
-    }
-
-    /// Is any server in slow start, so that shares will grow without any other change?
-    pub fn warming(&self, now: Duration) -> bool {
-        self.patients
-            .iter()
-            .any(|p| p.state() == MemberState::Up && p.share(now, &self.rules) < 1.0)
     }
 
     fn may_eject(&self, id: ServerId) -> bool {

@@ -90,7 +90,6 @@ impl Loads {
 pub struct Ledger {
     core: usize,
     cores: usize,
-    version: u64,
     cells: Vec<Cell>,
     pools: Vec<PoolSum>,
 }
@@ -116,7 +115,7 @@ struct PoolSum {
 impl Ledger {
     pub fn new(core: usize, cores: usize) -> Self {
         debug_assert!(core < cores);
-        Self { core, cores, version: 0, cells: Vec::new(), pools: Vec::new() }
+        Self { core, cores, cells: Vec::new(), pools: Vec::new() }
     }
 
     /// Count one more connection on a server, from the moment it is picked.
@@ -148,7 +147,6 @@ impl Ledger {
 
     /// Take over a publish.
     pub fn hear(&mut self, loads: &Arc<Loads>) {
-        self.version = loads.version;
         self.grow(loads.servers());
         for (index, cell) in self.cells.iter_mut().enumerate() {
             let id = ServerId(index as u32);
@@ -179,12 +177,8 @@ impl Ledger {
         }
     }
 
-    /// Version of the last publish heard.
-    pub fn version(&self) -> u64 {
-        self.version
-    }
-
     /// All leases out now.
+    #[cfg(test)]
     pub fn leases(&self) -> u64 {
         self.cells.iter().map(|c| u64::from(c.own)).sum()
     }

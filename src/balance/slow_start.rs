@@ -13,8 +13,3 @@ pub fn share(age: Duration, window: Duration) -> f32 {
     let steps = (age.as_secs_f64() / window.as_secs_f64() * SHARE_STEPS as f64).floor();
     (steps.max(1.0) / SHARE_STEPS as f64) as f32
 }
-
-/// How long one step lasts: sooner there is nothing new to publish.
-pub fn step(window: Duration) -> Duration {
-    window / SHARE_STEPS as u32
-}

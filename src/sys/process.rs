@@ -127,12 +127,6 @@ pub fn page_bytes() -> u64 {
     u64::try_from(bytes).unwrap_or(4096)
 }
 
-/// The user this process acts as; 0 is root.
-pub fn effective_user() -> u32 {
-    // SAFETY: geteuid cannot fail and takes nothing.
-    unsafe { libc::geteuid() }
-}
-
 fn done(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

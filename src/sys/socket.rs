@@ -336,20 +336,6 @@ impl Owned {
         std::mem::forget(self);
         fd
     }
-
-    /// As a standard stream, for a runtime to wrap.
-    pub fn into_tcp(self) -> std::net::TcpStream {
-        use std::os::fd::FromRawFd;
-        // SAFETY: the charge for the descriptor passes to the stream.
-        unsafe { std::net::TcpStream::from_raw_fd(self.release()) }
-    }
-
-    /// As a standard Unix stream, for a runtime to wrap.
-    pub fn into_unix(self) -> std::os::unix::net::UnixStream {
-        use std::os::fd::FromRawFd;
-        // SAFETY: the charge for the descriptor passes to the stream.
-        unsafe { std::os::unix::net::UnixStream::from_raw_fd(self.release()) }
-    }
 }
 
 impl Drop for Owned {

@@ -127,11 +127,6 @@ impl<'a> RequestHead<'a> {
         self.path_and_query().split_once('?').map(|(_, query)| query)
     }
 
-    /// The host without its port.
-    pub fn host_name(&self) -> Option<&'a str> {
-        self.host.map(|host| split_port(host).0)
-    }
-
     pub fn is_head(&self) -> bool {
         self.method == "HEAD"
     }
