@@ -33,7 +33,7 @@ impl Table {
     }
 
     /// The table of the next snapshot: pools that stay keep their place in the rotation.
-    fn next(self, snapshot: Arc<Snapshot>, core: usize, counters: &Arc<CoreCounters>) -> Self {
+    fn next(&self, snapshot: Arc<Snapshot>, core: usize, counters: &Arc<CoreCounters>) -> Self {
         let mut next = Self::new(snapshot, core, counters);
         let old = &self.snapshot.plan.pools;
         for (index, pool) in next.snapshot.plan.pools.iter().enumerate() {
@@ -167,9 +167,8 @@ impl Core {
         let version = snapshot.version;
         self.ledger.borrow_mut().enrol(snapshot.pools.iter().map(|pool| &*pool.group));
         self.forget_terms(&self.snapshot(), &snapshot);
-        let empty = Table::new(Arc::clone(&snapshot), self.index, &self.counters);
-        let before = self.table.replace(empty);
-        self.table.replace(before.next(snapshot, self.index, &self.counters));
+        let next = self.table.borrow().next(snapshot, self.index, &self.counters);
+        self.table.replace(next);
         self.counters.snapshot.set(version);
         if self.mode.get() == Mode::Serving
             && let Err(reason) = self.listen()
