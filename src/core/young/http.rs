@@ -291,8 +291,9 @@ impl Serving<'_> {
     }
 
     fn keep(&self, served: Served) {
-        // Dialled by another file's terms it is not for requests of this one.
-        if !Arc::ptr_eq(&self.conn.snapshot.plan, &self.core.snapshot().plan) {
+        // It was dialled under an older configuration: it is not reused under the new one.
+        let plan = &self.conn.snapshot.plan;
+        if !self.core.with_table(|table| Arc::ptr_eq(plan, &table.snapshot.plan)) {
             return;
         }
         let now = self.core.wire.borrow().now();

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::plan::{Listener, Relay, Service};
+use crate::core::wire::terms::Terms;
 use crate::core::{Core, Guard};
 use crate::meter::{Cause, Ending, Handshake, Stage};
 use crate::proto::http::{Body, Connection, HeadLimits, RequestHead, parse_request};
@@ -64,8 +65,8 @@ struct Judged<'h> {
 #[derive(Default)]
 struct Told {
     record: Record,
-    /// Its id, and its route, once they are known.
-    known: Option<(Rc<str>, Arc<str>)>,
+    /// Its id, and its route's terms, once they are known.
+    known: Option<(Rc<str>, Arc<Terms>)>,
 }
 
 /// What a request came to.
@@ -223,8 +224,8 @@ impl Visit<'_> {
                 }
             }
         };
-        let (id, route) = (Rc::clone(&asked.manner.id), Arc::clone(&terms.label));
-        *told = Told { record: serving.record, known: Some((id, route)) };
+        let (record, id) = (serving.record, Rc::clone(&asked.manner.id));
+        *told = Told { record, known: Some((id, terms)) };
         step
     }
 
@@ -300,10 +301,11 @@ impl Visit<'_> {
     /// A keep-alive client sees the present state of the pools with every request. Its listener
     /// stays the one it came in by; where that is no more, this request is its last.
     fn refresh(&mut self) {
-        let snapshot = self.core.snapshot();
-        if snapshot.version == self.conn.snapshot.version {
+        // Nearly always it is the same one: no count that all cores share is touched to see that.
+        if self.core.with_table(|table| table.snapshot.version) == self.conn.snapshot.version {
             return;
         }
+        let snapshot = self.core.snapshot();
         let listeners = &snapshot.plan.listeners;
         let found = listeners.iter().position(|listener| listener.name == self.conn.listener.name);
         let found = found.filter(|index| matches!(listeners[*index].service, Service::L7(_)));
