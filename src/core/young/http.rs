@@ -143,13 +143,17 @@ impl Serving<'_> {
         cookie.set_cookie_header(member).map(str::to_owned)
     }
 
-    /// Serves a plain request whose head goes out as `head`; `body` is the client's inlet.
+    /// Serves a plain request whose head goes out as `message` says; `body` is the client's inlet.
     ///
     /// A request may go out once more only if it is whole in our hands and no server can have seen
     /// it: it was on a kept connection, which ended without a word and without a byte acknowledged.
-    pub async fn exchange(&mut self, asked: &Asked, head: &[u8], body: &mut Inlet) -> After {
+    pub async fn exchange(
+        &mut self,
+        asked: &Asked,
+        mut message: Vec<u8>,
+        body: &mut Inlet,
+    ) -> After {
         let in_hand = body::in_hand(asked.passage(), body.held());
-        let mut message = head.to_vec();
         if let Some(length) = in_hand {
             message.extend_from_slice(&body.held()[..length]);
             body.take(length);

@@ -213,12 +213,12 @@ impl Visit<'_> {
             place: judged.place,
             record: Record::default(),
         };
-        let Judged { asked, out, wants, .. } = &judged;
-        let step = match wants {
-            None => Step::After(serving.exchange(asked, out, &mut self.inlet).await),
+        let Judged { asked, out, wants, .. } = judged;
+        let step = match &wants {
+            None => Step::After(serving.exchange(&asked, out, &mut self.inlet).await),
             Some(wants) => {
                 let early = !self.inlet.is_empty();
-                match serving.upgrade(asked, out, wants, early).await {
+                match serving.upgrade(&asked, &out, wants, early).await {
                     Ok(upgraded) => Step::Upgraded(Box::new(upgraded)),
                     Err(after) => Step::After(after),
                 }
