@@ -109,7 +109,7 @@ impl Driver {
         for event in &foreign {
             match event.token.kind {
                 Kind::Runtime => self.armed = false,
-                Kind::Young => core.is_ready(event.token, event.result),
+                Kind::Young => core.poll_completed(event.token, event.result),
                 Kind::Accepted => core.accepted(event),
                 Kind::Woken => core.take_orders(),
                 Kind::Handed => core.take_handed(event.token.slot as usize),

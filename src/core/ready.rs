@@ -83,7 +83,7 @@ impl Core {
     }
 
     /// The poll of a young connection completed.
-    pub(super) fn is_ready(&self, token: Token, events: i32) {
+    pub(super) fn poll_completed(&self, token: Token, events: i32) {
         let key = Key { slot: token.slot, generation: token.generation };
         let mut waits = self.readiness.borrow_mut();
         let Some(wait) = waits.get_mut(key) else { return };

@@ -40,7 +40,7 @@ impl TcpOptions {
 pub enum Dialling {
     /// Connected at once.
     Connected,
-    /// Becomes writable when connected; then ask [`dial_error`].
+    /// Becomes writable when connected; then ask [`take_error`].
     Pending,
 }
 
@@ -119,7 +119,7 @@ pub fn events(fd: RawFd, mask: u32) -> u32 {
 }
 
 /// The pending error of a socket, taken: how a dial went, or what became of one nobody reads.
-pub fn dial_error(fd: RawFd) -> Option<io::Error> {
+pub fn take_error(fd: RawFd) -> Option<io::Error> {
     with(fd, |socket| socket.take_error()).unwrap_or_else(Some)
 }
 

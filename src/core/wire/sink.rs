@@ -85,7 +85,7 @@ impl Wire {
     pub(super) fn look_for_reset(&mut self, key: Key, end: usize, events: i32) {
         let Some(pipe) = self.slab.get(key) else { return };
         if events & POLL_ERR != 0
-            && let Some(error) = socket::dial_error(pipe.ends[end].fd)
+            && let Some(error) = socket::take_error(pipe.ends[end].fd)
         {
             return self.source_failed(key, end, &error);
         }
@@ -331,7 +331,7 @@ impl Wire {
     pub(super) fn ask_unread(&mut self, key: Key, end: usize) {
         let Some(pipe) = self.slab.get(key) else { return };
         if pipe.flows[end].is_blocked()
-            && let Some(error) = socket::dial_error(pipe.ends[end].fd)
+            && let Some(error) = socket::take_error(pipe.ends[end].fd)
         {
             self.source_failed(key, end, &error);
         }

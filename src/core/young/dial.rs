@@ -211,7 +211,7 @@ async fn attempt(
             return Err(Cause::Timeout);
         }
         if events & POLL_FAILED != 0
-            && let Some(error) = socket::dial_error(fd)
+            && let Some(error) = socket::take_error(fd)
         {
             return Err(cause_of(&error));
         }
