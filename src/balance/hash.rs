@@ -35,8 +35,8 @@ pub(super) fn mix(word: u64) -> u64 {
     w ^ (w >> 31)
 }
 
-/// 2^64 divided by the golden ratio.
-pub(super) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+/// 2^64 divided by the golden ratio: its multiples, and what is multiplied by it, spread evenly.
+pub const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 const SEED: u64 = 0x7374_616e_6470_6970;
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::balance::{Counts, Policy, key_of_source};
+use crate::balance::{Counts, GOLDEN, Policy, key_of_source};
 use crate::config::plan::{L7, Rule, Share, Sticky};
 use crate::config::snapshot::Snapshot;
 use crate::meter::Cause;
@@ -112,7 +112,7 @@ pub fn place(
 }
 
 /// Makes another number of a key than its place among servers is found by.
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+const SPREAD: u64 = GOLDEN;
 
 fn key(snapshot: &Snapshot, pool: usize, head: &RequestHead<'_>, client: IpAddr) -> Option<u64> {
     let plan = snapshot.plan.pools.get(pool)?;
