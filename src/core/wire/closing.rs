@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::meter::{Cause, Ending, Side, Stage};
+use crate::proto::record::Fault;
 use crate::sys::socket;
 
 use super::entry::{CLIENT, DIRECTIONS, Life, SERVER, Watch};
@@ -40,6 +41,22 @@ pub fn cause_of(error: &io::Error) -> Cause {
         Some(libc::EHOSTUNREACH | libc::ENETUNREACH | libc::ENETDOWN) => Cause::Unreachable,
         Some(libc::ENOMEM | libc::ENOBUFS) => Cause::NoMemory,
         _ => Cause::SocketError,
+    }
+}
+
+/// Why a connection ends when its TLS session broke like this.
+pub fn cause_of_session(fault: Fault) -> Cause {
+    match fault {
+        Fault::BadRecordMac => Cause::RecordBad,
+        Fault::RecordOverflow => Cause::RecordTooLarge,
+        Fault::UnexpectedMessage | Fault::DecodeError | Fault::IllegalParameter => {
+            Cause::RecordUnexpected
+        }
+        Fault::Useless => Cause::KeyUpdates,
+        Fault::Renegotiation => Cause::Renegotiation,
+        Fault::PeerAlert(_) => Cause::Alert,
+        Fault::Exhausted => Cause::KeyLimit,
+        Fault::Room => Cause::Internal,
     }
 }
 

@@ -30,7 +30,7 @@ use crate::meter::{Cause, CoreCounters, Ending, Stage};
 use crate::sys::memory::Span;
 use crate::sys::ring::{Completion, POLL_IN, Ring, Timespec};
 
-pub use closing::How;
+pub use closing::{How, cause_of_session};
 pub use entry::{Birth, CLIENT, Pipe, SERVER, Ticks, ticks};
 use entry::{Life, NONE, Phase, Reading, TICKS_PER_SECOND};
 pub use secure::{KeepTicket, Secure};

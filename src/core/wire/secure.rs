@@ -318,7 +318,7 @@ impl Wire {
         if let Some(alert) = fault.alert() {
             self.say_alert(key, 1 - end, alert);
         }
-        let cause = crate::core::young::transport::cause_of(fault);
+        let cause = closing::cause_of_session(fault);
         self.cut_off(key, end, Ending::new(closing::SIDES[end], Stage::Pipe, cause));
     }
 

@@ -8,6 +8,7 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use crate::core::Core;
+use crate::core::wire::cause_of_session;
 use crate::meter::Cause;
 use crate::proto::record::Fault;
 use crate::sys::ring::{POLL_FAILED, POLL_IN, POLL_OUT};
@@ -145,26 +146,10 @@ pub(super) fn broken(fault: Fault) -> io::Error {
 pub fn cause(error: &io::Error) -> Cause {
     let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>());
     match (fault, error.kind()) {
-        (Some(fault), _) => cause_of(*fault),
+        (Some(fault), _) => cause_of_session(*fault),
         (None, io::ErrorKind::UnexpectedEof) => Cause::Cut,
         (None, io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => Cause::Reset,
         (None, io::ErrorKind::TimedOut) => Cause::UserTimeout,
         _ => Cause::SocketError,
-    }
-}
-
-/// Why a connection ends when its TLS session broke like this.
-pub fn cause_of(fault: Fault) -> Cause {
-    match fault {
-        Fault::BadRecordMac => Cause::RecordBad,
-        Fault::RecordOverflow => Cause::RecordTooLarge,
-        Fault::UnexpectedMessage | Fault::DecodeError | Fault::IllegalParameter => {
-            Cause::RecordUnexpected
-        }
-        Fault::Useless => Cause::KeyUpdates,
-        Fault::Renegotiation => Cause::Renegotiation,
-        Fault::PeerAlert(_) => Cause::Alert,
-        Fault::Exhausted => Cause::KeyLimit,
-        Fault::Room => Cause::Internal,
     }
 }
