@@ -203,7 +203,7 @@ impl Wire {
         self.ring.completions(&mut fresh);
         self.counters.completed.add(fresh.len() as u64);
         for completion in fresh.drain(..) {
-            if completion.token >> 60 == Kind::Unsent as u64 {
+            if Token::kind_of(completion.token) == Some(Kind::Unsent) {
                 self.unsent(&completion);
             } else {
                 self.completions.push_back(completion);

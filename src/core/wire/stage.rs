@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::meter::{Cause, Ending, Side, Stage};
 use crate::proto::frame::{End as Who, Fault, HEADER_MAX};
+use crate::proto::tunnel::Mark;
 use crate::sys::memory::Span;
 use crate::sys::socket;
 
@@ -55,8 +56,11 @@ pub enum Act {
     Leave(usize),
 }
 
-/// The longest thing a relay inserts: a whole header, or a Ping of ours to a server.
+/// The longest thing a relay inserts: a whole header, or a control frame of ours to a server.
 const INSERT_MAX: usize = 14;
+/// A Ping of ours bears a mark and a Close of ours a code, both behind two bytes and a mask.
+const _: () = assert!(HEADER_MAX <= INSERT_MAX);
+const _: () = assert!(2 + 4 + size_of::<Mark>() <= INSERT_MAX && 2 + 4 + 2 <= INSERT_MAX);
 
 /// Takes down what the relay wants, to be done when the slab is free again.
 struct Notes<'a> {
