@@ -3,8 +3,8 @@
 //! in and says what goes on; it owns no buffer, reads no clock and never touches a socket.
 //!
 //! Who drives it: feed one event ([`Relay::pass`], [`Relay::ended`], [`Relay::drain`],
-//! [`Relay::sweep`]), carry out all that was put into [`Out`], and call `sweep` again no later
-//! than [`Relay::due`].
+//! [`Relay::sweep`]), carry out all that was put into [`Out`], and call `sweep` again when
+//! [`Relay::next`] says.
 
 mod clock;
 #[cfg(test)]
