@@ -177,7 +177,7 @@ pub enum Life {
     Closing,
 }
 
-/// See the module's words.
+/// One established connection: its two sockets, what flows each way, and what it inherited.
 #[derive(Debug)]
 pub struct Pipe {
     pub ends: [End; 2],

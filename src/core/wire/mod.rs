@@ -77,7 +77,8 @@ struct Doomed {
     spoken: bool,
 }
 
-/// See the module's words.
+/// The engine of one core: its ring, all its established pipes, and what is under way between
+/// turns.
 #[derive(Debug)]
 pub struct Wire {
     pub ring: Ring,

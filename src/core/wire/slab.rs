@@ -21,7 +21,7 @@ struct Cell<T> {
     entry: Result<T, Option<u32>>,
 }
 
-/// See the module's words.
+/// Entries by slot, each found by a [`Key`] that is valid for as long as the entry lives.
 #[derive(Debug)]
 pub struct Slab<T> {
     pages: Vec<Box<[Cell<T>]>>,

@@ -14,7 +14,7 @@ use super::entry::Ticks;
 pub const SPILL_BYTES_MAX: usize = 2 << 20;
 const _: () = assert!(SPILL_BYTES_MAX >= 2 * 32 * BUFFER_BYTES + crate::sys::pipe::PIPE_BYTES);
 
-/// See the module's words.
+/// Bytes of one flow that its sink did not take yet, oldest first.
 #[derive(Debug)]
 pub struct Spill {
     bytes: Vec<u8>,

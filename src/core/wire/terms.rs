@@ -9,7 +9,7 @@ use crate::meter::{CloseCodes, CoreCounters, Direction, Opcode as Kind, RouteCou
 use crate::proto::frame::{End, Opcode};
 use crate::proto::tunnel::Limits;
 
-/// See the module's words.
+/// One route's limits, its pinging and this core's counters of it, shared by all its connections.
 #[derive(Debug)]
 pub struct Terms {
     pub label: Arc<str>,

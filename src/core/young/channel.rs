@@ -12,7 +12,8 @@ use crate::sys::socket;
 use super::tls::{Peer, Secured};
 use super::transport::{Stream, Transport, broken};
 
-/// See the module's words. No borrow of the session is ever held while a future waits.
+/// A young connection that two futures may use at once, one reading and one writing, through its
+/// TLS session if it has one. No borrow of that session is ever held while a future waits.
 pub struct Channel {
     stream: Stream,
     secured: Option<RefCell<Box<Secured>>>,

@@ -95,7 +95,7 @@ pub enum Sent {
     Bad,
 }
 
-/// See the module's words.
+/// One request on its way to a server and the answer on its way back, with all that both need.
 pub struct Flight<'a> {
     pub core: &'a Rc<Core>,
     pub counters: &'a ListenerCounters,
