@@ -80,7 +80,7 @@ fn birth(
 }
 
 impl Core {
-    /// Waits for other cores.
+    /// Asks to be woken when another core passes a connection to this one.
     pub(super) fn listen_to_cores(&self) {
         let mut wire = self.wire.borrow_mut();
         for (from, &fd) in self.seed.handoff.iter().enumerate() {
@@ -202,7 +202,8 @@ impl Core {
 
     /// What is due every tenth of a second.
     pub(super) fn tick(self: &Rc<Self>, now: Ticks) {
-        // What a task may have left in the runtime's own ring is submitted by now at the latest.
+        // Makes the driver return to the runtime, which then submits what tasks may have left in
+        // its own ring: once a tick at the latest.
         self.stirred.set(true);
         self.sweep_deadlines(now);
         if now.is_multiple_of(TICKS_PER_SECOND) {
@@ -219,7 +220,8 @@ impl Core {
         }
     }
 
-    /// Closes kept connections to servers that waited long enough or that their server left.
+    /// Closes kept connections to servers that were unused for longer than `keepalive`, and those
+    /// that the server has closed.
     fn sweep_idle(&self, now: Ticks) {
         let mut idle = self.idle.borrow_mut();
         if !idle.is_empty() {
