@@ -1,5 +1,5 @@
 //! Keys for consistent hashing: the same for the same bytes in every process of a fleet and after
-//! every restart, hence no per-process seed. Not meant to resist somebody who chooses the bytes;
+//! every restart, hence no per-process seed. Not meant to resist a client that chooses the bytes;
 //! the bounded load does that.
 
 use std::net::IpAddr;

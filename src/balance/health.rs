@@ -1,6 +1,6 @@
 //! Whether a server may be picked: active checks bring it down and up, refused connects eject it
-//! for a while. Pure: results and the time come in, changes of state come out; who probes, and
-//! when, is not known here.
+//! for a while. Pure: results and the time come in, changes of state come out; it knows neither
+//! when servers are checked nor by what.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ pub enum Why {
     Dialled,
     /// Its ejection is over.
     Returned,
-    /// The file, or somebody at the admin face, said so.
+    /// The configuration file, or a request at the admin face, said so.
     Told,
 }
 
@@ -106,8 +106,8 @@ impl Checkup {
         self.patients = servers.iter().map(meet).collect();
     }
 
-    /// Nobody checks any more: what only checks had found out is forgotten. Who was down for them
-    /// begins slowly.
+    /// The pool is no longer checked: what only checks had found out is forgotten. A server that
+    /// was down because of its checks is up again and begins slowly.
     pub fn unchecked(&mut self, now: Duration) {
         for patient in &mut self.patients {
             patient.against = 0;

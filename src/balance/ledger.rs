@@ -1,4 +1,5 @@
-//! Who carries how many: one core's own exact counts, and what control last said of all cores.
+//! How many connections each server carries: one core's own exact counts, and what control last
+//! said of all cores.
 
 use std::sync::Arc;
 
@@ -85,7 +86,7 @@ impl Loads {
 }
 
 /// One core's book: what it holds on each server, exactly, and what the others held at the last
-/// publish. Nobody else reads or writes it.
+/// publish. Only that core reads and writes it.
 #[derive(Debug)]
 pub struct Ledger {
     core: usize,

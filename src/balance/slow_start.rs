@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::spread::SHARE_STEPS;
 
 /// The share of its weight for a server in service for `age`, growing evenly over `window`; in
-/// steps, so that control need not build a new group for a change nobody would see.
+/// steps, so that control need not build a new group for a change too small to matter.
 pub fn share(age: Duration, window: Duration) -> f32 {
     if age >= window {
         return 1.0;

@@ -63,7 +63,7 @@ pub struct Core {
     deadlines: RefCell<Deadlines>,
     /// Kept connections to HTTP servers.
     pub idle: RefCell<young::idle::Idle>,
-    /// Who may shake TLS hands.
+    /// Admits TLS handshakes.
     pub handshakes: young::tls::Gate,
     mode: Cell<Mode>,
     /// Polls of young tasks so far: how the driver knows whether any ran.
@@ -154,7 +154,7 @@ impl Core {
         }
     }
 
-    /// Tells control something; it has gone if nobody listens.
+    /// Tells control something. What control has no room for is lost, and counted.
     pub fn report(&self, report: Report) {
         if self.seed.reports.try_send(report).is_err() {
             self.counters.log_lost.inc();

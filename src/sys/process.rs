@@ -40,8 +40,8 @@ pub fn eventfd() -> io::Result<RawFd> {
     done(fd)
 }
 
-/// Adds one to an eventfd: whoever waits on it wakes. A counter that is full wakes as well, so
-/// a refused write is no fault.
+/// Adds one to an eventfd: a thread that waits on it wakes. A counter that is full wakes as well,
+/// so a refused write is no fault.
 pub fn wake(eventfd: RawFd) {
     let one = 1u64.to_ne_bytes();
     // SAFETY: eight readable bytes, as an eventfd asks; the number was made by `eventfd()`.

@@ -21,8 +21,8 @@ pub enum How {
     Clean,
     /// FIN to both.
     Fin,
-    /// This end broke its session and is told so, then FIN; the other one must not take what it
-    /// got for all there was: RST, unless the relay has told it.
+    /// This end broke its session and is told so, then FIN; the other end must not take what it
+    /// got for all there was: it gets RST, unless the relay has told it.
     Cut(usize),
     /// RST to both (a Unix socket has none: its peer sees the end).
     Abort,

@@ -44,7 +44,7 @@ use turn::Turn;
 
 /// Completions looked at in one turn at the most: what they gave is sent before the next ones.
 const DISPATCHES_MAX: usize = 1024;
-/// Scratch that one event may ask for: a long read from a TLS end, sealed anew for another.
+/// Scratch that one event may ask for: a long read from a TLS end, sealed anew for the other end.
 const EVENT_BYTES_MAX: usize = 512 << 10;
 
 /// Bytes of an end that are read for nothing before it is dropped.
@@ -273,7 +273,7 @@ impl Wire {
         }
     }
 
-    /// Bytes read from `end`, on their way to the other one.
+    /// Bytes read from `end`, on their way to the other end.
     fn bytes(&mut self, key: Key, end: usize, span: Span) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
         if pipe.life != Life::Open {
@@ -292,8 +292,8 @@ impl Wire {
         }
     }
 
-    /// Bytes of `end` that nobody wants. They are read so that a peer hears what it was told before
-    /// its connection is gone; one that only goes on speaking is not listened to for ever.
+    /// Bytes of `end` that are not wanted. They are read so that the peer receives what it was told
+    /// before its connection is gone; a peer that goes on sending is dropped after a bound.
     fn throw_away(&mut self, key: Key, end: usize, bytes: usize) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
         let flow = &mut pipe.flows[end];

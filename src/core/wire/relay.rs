@@ -243,7 +243,7 @@ impl Relay {
         }
     }
 
-    /// An end broke the rules: it gets a Close that says so, the other one that we go away.
+    /// An end broke the rules: it gets a Close that says so, the other end one that we go away.
     fn offence(&mut self, from: End, fault: Fault, now: u32) {
         self.half_mut(from).ear = Ear::Deaf;
         self.why.get_or_insert(Why::Fault(from, fault));

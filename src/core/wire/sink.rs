@@ -225,7 +225,7 @@ impl Wire {
         if flow.phase == Phase::Open {
             flow.phase = Phase::Draining;
         }
-        // After close_notify more may come, and is nobody's.
+        // After close_notify more bytes may come; they are not wanted.
         self.stop_receiving(key, index);
         if staged {
             self.staged_end(key, index);
@@ -327,7 +327,8 @@ impl Wire {
         }
     }
 
-    /// Nobody reads `end` while its bytes wait for the other side: was it reset meanwhile?
+    /// `end` is not read while its bytes wait for the other end: this finds out whether it was
+    /// reset meanwhile.
     pub(super) fn ask_unread(&mut self, key: Key, end: usize) {
         let Some(pipe) = self.slab.get(key) else { return };
         if pipe.flows[end].is_blocked()

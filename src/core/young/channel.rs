@@ -19,7 +19,7 @@ pub struct Channel {
     secured: Option<RefCell<Box<Secured>>>,
     /// Records are on their way out: whatever else must be said is sealed after them.
     writing: Cell<bool>,
-    /// Who waits for them to be out.
+    /// The task that waits for them to be out.
     turn: Cell<Option<Waker>>,
 }
 
@@ -203,7 +203,7 @@ impl Channel {
         socket::abort(self.fd());
     }
 
-    /// Ends both directions; whoever waits on it is woken.
+    /// Ends both directions; a task that waits on the socket is woken.
     pub fn end(&self) {
         socket::end(self.fd());
     }
@@ -267,7 +267,7 @@ impl Inlet {
         }
     }
 
-    /// What is held, for whoever goes on with the connection.
+    /// What is held, for the next stage of the connection.
     pub fn into_tail(mut self) -> Vec<u8> {
         self.bytes.drain(..self.used);
         self.bytes

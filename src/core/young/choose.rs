@@ -85,13 +85,13 @@ pub fn place(
         let Some(state) = snapshot.pools.get(share.pool) else { continue };
         let named = state.cookie.as_ref().and_then(|cookie| cookie.find(&lines));
         if let Some(member) = named.filter(|member| state.group.sticky(*member, counts)) {
-            // Should that one not answer, it is placed as anybody is.
+            // Should that server not answer, the client is placed as one without a cookie.
             let (pool, held) = (share.pool, Some(member));
             let key = key(snapshot, pool, head, client);
             return Some(Place { rule: index, pool, held, key });
         }
     }
-    // Who is placed by a key keeps its pool as well as its server.
+    // A client that is placed by a key keeps its pool as well as its server.
     let keyed = rule.pools.first().filter(|_| rule.pools.len() > 1);
     let keyed = keyed.and_then(|share| key(snapshot, share.pool, head, client));
     let random = keyed.map_or(random, |key| key.wrapping_mul(SPREAD));

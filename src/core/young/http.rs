@@ -96,7 +96,7 @@ impl Serving<'_> {
     /// there is one of this `age`.
     ///
     /// # Errors
-    /// Nobody to dial, or nobody who answered.
+    /// There was no server to dial, or none that answered.
     pub async fn connect(&mut self, age: Age) -> Result<Served, Ending> {
         let Place { pool, key, held, .. } = self.place;
         let mut want = Want { pool, key, chosen: held, speaks_first: true };

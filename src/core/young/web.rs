@@ -45,8 +45,9 @@ struct Visit<'a> {
     address: IpAddr,
     /// Port it came in by.
     port: u16,
-    /// It is in `trusted`: its forwarding headers are believed. (Not for the balancer's sake that
-    /// told of it by a PROXY header: that one need not have looked at a single header.)
+    /// Its address is in `trusted`: its forwarding headers are believed. (That a trusted
+    /// balancer told its address by a PROXY header is not enough: it need not have read any of
+    /// them.)
     trusted: bool,
     /// Its listener has left the file: there is no next request.
     is_last: bool,
@@ -86,7 +87,7 @@ pub async fn serve(
     mut front: Front,
     guard: Guard,
 ) -> Result<(), Ending> {
-    // Who has left already has no address: nobody could say whom the request is from.
+    // A client that has left already has no address to log and to forward.
     let peer = conn.client.or_else(|| socket::peer(client.fd()));
     let peer = peer.ok_or(Ending::client(Stage::Head, Cause::Reset))?;
     conn.client = Some(peer);
@@ -144,7 +145,8 @@ impl Visit<'_> {
                 if self.inlet.is_empty() {
                     self.client.readable().await;
                 } else {
-                    // Who sends one request after another, and is answered here, waits for nobody.
+                    // A client that pipelines requests which are answered here never waits for the
+                    // ring by itself: other connections get their turn.
                     self.core.give_way().await;
                 }
                 if guard.has_passed() {

@@ -239,7 +239,7 @@ fn host<'a>(
         .ok()
         .filter(|host| host_is_legal(host))
         .ok_or(HeadFault::HostInvalid)?;
-    // The standard lets the target win. Then whoever reads only Host behind us would route
+    // The standard lets the target win. Then a server behind us that reads only Host would route
     // differently, so a disagreement is refused instead.
     if authority.is_some_and(|authority| !authority.eq_ignore_ascii_case(host)) {
         return Err(HeadFault::HostMismatch);
