@@ -1,6 +1,8 @@
 //! The life of the process: what was typed, then what it asks for. Only this binary knows both the
 //! cores and control.
 
+#![deny(unsafe_code)]
+
 mod cli;
 mod start;
 
@@ -56,7 +58,7 @@ fn demo(seconds: Option<u64>) -> ExitCode {
 fn check(file: &Path) -> ExitCode {
     match prove(file, Sharing::Alone) {
         Ok(birth) => {
-            // Whoever has seen enough may leave.
+            // The reader may have closed the pipe already, as `head` does.
             let _ = io::stdout().write_all(start::summary(&birth).as_bytes());
             ExitCode::SUCCESS
         }

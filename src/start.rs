@@ -21,7 +21,7 @@ use standpipe::sys::process::{self, SignalMask};
 /// Reports under way from all cores to control. A core whose log line finds no room drops it.
 const REPORTS_MAX: usize = 65_536;
 
-/// How long the last log lines may take. Nobody may be reading.
+/// How long the last log lines may take: their reader may have stopped reading.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
 /// Runs a proven configuration until a signal ends it.

@@ -71,8 +71,8 @@ impl Lender {
         self.cores.iter().map(|l| l.told).collect()
     }
 
-    /// What each core has, and a part of what nobody has: more of it for those that used up all
-    /// they were lent.
+    /// What each core uses, and a part of what no core uses: a larger one for cores that used up
+    /// all they were lent.
     fn wanted(&self, version: u64, seen: &[Seen]) -> Vec<u32> {
         let used: u64 = seen.iter().map(|s| u64::from(s.live)).sum();
         let idle = u64::from(self.max).saturating_sub(used);

@@ -29,7 +29,7 @@ pub struct FromClient {
     pub server: Arc<rustls::ServerConfig>,
     /// `key_log = true`: the secrets of every session also go to control as NSS key-log lines.
     pub key_log: bool,
-    /// Handshakes under way on one core; who comes later waits its turn. 0: no bound.
+    /// Handshakes under way on one core; clients that come later wait in line. 0: no bound.
     pub handshakes_in_flight: u32,
     /// New handshakes a second on one core; 0: no bound.
     pub handshakes_per_second: u32,

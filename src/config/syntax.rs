@@ -204,7 +204,7 @@ fn blank(text: &str, lines: RangeInclusive<usize>) -> String {
     text.split('\n').enumerate().map(blanked).collect::<Vec<_>>().join("\n")
 }
 
-/// Nobody reads more at once, and each costs a parse.
+/// Syntax errors reported at once: more are not read at one time, and each costs a parse.
 const REPORTS_MAX: usize = 20;
 const SYNTAX: &str = "the file is TOML: [tables], key = value, strings in double quotes";
 

@@ -20,11 +20,8 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use crate::config::plan::{Health, SendProxy, ServerAddress};
+use crate::proto::preface;
 use crate::sys::socket::has_met_itself;
-
-/// What a server that expects a PROXY header is told when nobody is behind the connection.
-const PROXY_V1_UNKNOWN: &[u8] = b"PROXY UNKNOWN\r\n";
-const PROXY_V2_LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
 /// Everything one check needs; a reload that changes any of it starts the checks anew.
 #[derive(Debug, Clone)]
@@ -125,11 +122,14 @@ async fn ask<S>(target: &Target, mut stream: S) -> Result<(), Fault>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    // A server that expects a PROXY header is told that no client is behind the connection.
+    let mut preface = Vec::new();
     match target.send_proxy {
-        Some(SendProxy::V1) => stream.write_all(PROXY_V1_UNKNOWN).await?,
-        Some(SendProxy::V2) => stream.write_all(PROXY_V2_LOCAL).await?,
+        Some(SendProxy::V1) => preface::encode_v1_unknown(&mut preface),
+        Some(SendProxy::V2) => preface::encode_v2_local(&mut preface),
         None => {}
     }
+    stream.write_all(&preface).await?;
     let Some(path) = &target.health.http else { return Ok(()) };
     match &target.tls {
         None => get(stream, &target.host, path).await,

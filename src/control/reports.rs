@@ -66,7 +66,7 @@ impl Control {
         }
     }
 
-    /// What a dead core carried is carried by nobody.
+    /// A core has died: its connections are counted no more.
     fn bury(&mut self, core: usize) {
         self.lost[core] = true;
         self.fleet.registry.bury(core);
@@ -77,7 +77,7 @@ impl Control {
         counters.loads_heard.set(u64::MAX);
     }
 
-    /// Nobody is left to serve.
+    /// No core is left to serve.
     pub(super) fn all_lost(&self) -> bool {
         self.cores_lost() == self.links.len()
     }

@@ -32,11 +32,11 @@ pub fn run(seed: CoreSeed) {
         Ok(()) => Report::Gone { core: index },
         Err(reason) => Report::Failed { core: index, reason },
     };
-    // Nobody is left to tell if control has gone.
+    // If control has gone, there is nothing left to tell it to.
     let _ = reports.send(last);
 }
 
-/// However the thread ends, by a fault of ours as well: nobody passes it connections any more.
+/// However the thread ends, by a fault of ours as well: no other core passes it connections.
 struct End(Arc<CoreCounters>);
 
 impl Drop for End {

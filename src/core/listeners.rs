@@ -57,7 +57,7 @@ impl Listening {
 pub struct Listeners {
     slots: Vec<Option<Listening>>,
     reserve: Option<Reserve>,
-    /// The end is near: nobody is kept back any more.
+    /// The process will end: silent connections are no longer kept back in the kernel.
     leaving: bool,
 }
 
@@ -123,8 +123,8 @@ impl Core {
         trouble.map_or(Ok(()), Err)
     }
 
-    /// The listeners will be closed soon: whoever has connected and said nothing is taken while
-    /// there is time for it.
+    /// The listeners will be closed soon: clients that have connected and said nothing yet are
+    /// accepted while there is time for it.
     pub(super) fn take_the_silent(&self) {
         let mut listeners = self.listeners.borrow_mut();
         listeners.leaving = true;
@@ -148,7 +148,7 @@ impl Core {
                 }
                 _ => continue,
             };
-            // Who has connected is served: its handshake is done, and a close would reset it.
+            // Clients in the queue are served: their handshake is done, a close would reset them.
             for _ in 0..BACKLOG {
                 let Ok(client) = descriptors::accept(fd) else { break };
                 self.arrived(slot, Owned::new(client));
@@ -222,7 +222,7 @@ impl Core {
     }
 
     /// No descriptor is left: with the reserved one, queued connections are handed to a core with
-    /// room or closed at once. Nobody waits in the backlog.
+    /// room or closed at once. No client waits in the backlog.
     fn shed(self: &Rc<Self>, slot: usize) {
         for _ in 0..SHED_AT_ONCE {
             let mut listeners = self.listeners.borrow_mut();

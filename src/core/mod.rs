@@ -1,6 +1,6 @@
 //! One pinned core: its thread, its descriptor table, its two rings, and the life of a connection.
 //!
-//! accept ► front ► (head ► route) ► pick ► dial ► (upgrade) ► wire ► ending ► meter
+//! accept ► front ► (tls) ► (head ► route) ► pick ► dial ► (upgrade) ► wire ► ending ► meter
 //!
 //! The young life is an async function on the runtime ([`young::live`]); the long life is an entry
 //! in the [`wire`]. Nothing here is shared with another core but counters that each core alone
@@ -16,6 +16,7 @@ pub mod wire;
 pub mod young;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use std::time::Duration;
 use crate::balance::{Ledger, ServerId};
 use crate::config::plan::LogConnections;
 use crate::config::snapshot::{CoreSeed, LogEvent, LogLine, Report, Snapshot};
-use crate::meter::{CoreCounters, Ending, ServerCounters, Stage, Ticket};
+use crate::meter::{Cause, CoreCounters, Ending, ServerCounters, Side, Stage, Ticket};
 
 pub use host::run;
 use ready::{Deadlines, Readiness};
@@ -56,13 +57,13 @@ pub struct Core {
     table: RefCell<Table>,
     servers: RefCell<Vec<Option<Arc<ServerCounters>>>>,
     /// Servers whose last connect failed.
-    failed: RefCell<std::collections::HashSet<ServerId>>,
+    failed: RefCell<HashSet<ServerId>>,
     listeners: RefCell<listeners::Listeners>,
     readiness: RefCell<Readiness>,
     deadlines: RefCell<Deadlines>,
     /// Kept connections to HTTP servers.
     pub idle: RefCell<young::idle::Idle>,
-    /// Who may shake TLS hands.
+    /// Admits TLS handshakes.
     pub handshakes: young::tls::Gate,
     mode: Cell<Mode>,
     /// Polls of young tasks so far: how the driver knows whether any ran.
@@ -155,7 +156,7 @@ impl Core {
         }
     }
 
-    /// Tells control something; it has gone if nobody listens.
+    /// Tells control something. What control has no room for is lost, and counted.
     pub fn report(&self, report: Report) {
         if self.seed.reports.try_send(report).is_err() {
             self.counters.log_lost.inc();
@@ -225,7 +226,7 @@ impl Core {
 
     /// A pipe is over: its lease, ticket and counts are given back.
     fn ended(&self, pipe: &Pipe) {
-        let internal = || Ending::proxy(crate::meter::Stage::Pipe, crate::meter::Cause::Internal);
+        let internal = || Ending::proxy(Stage::Pipe, Cause::Internal);
         let ending = pipe.ending.unwrap_or_else(internal);
         self.counters.endings.count(ending);
         self.release(pipe.server);
@@ -233,7 +234,7 @@ impl Core {
         self.with_server(pipe.server, |counters| {
             counters.bytes_to_server.add(from_client);
             counters.bytes_from_server.add(from_server);
-            if ending.side == crate::meter::Side::Server && ending.is_fault() {
+            if ending.side == Side::Server && ending.is_fault() {
                 counters.resets.inc();
             }
         });

@@ -33,7 +33,7 @@ impl Table {
     }
 
     /// The table of the next snapshot: pools that stay keep their place in the rotation.
-    fn next(self, snapshot: Arc<Snapshot>, core: usize, counters: &Arc<CoreCounters>) -> Self {
+    fn next(&self, snapshot: Arc<Snapshot>, core: usize, counters: &Arc<CoreCounters>) -> Self {
         let mut next = Self::new(snapshot, core, counters);
         let old = &self.snapshot.plan.pools;
         for (index, pool) in next.snapshot.plan.pools.iter().enumerate() {
@@ -80,7 +80,7 @@ fn birth(
 }
 
 impl Core {
-    /// Waits for other cores.
+    /// Asks to be woken when another core passes a connection to this one.
     pub(super) fn listen_to_cores(&self) {
         let mut wire = self.wire.borrow_mut();
         for (from, &fd) in self.seed.handoff.iter().enumerate() {
@@ -167,9 +167,8 @@ impl Core {
         let version = snapshot.version;
         self.ledger.borrow_mut().enrol(snapshot.pools.iter().map(|pool| &*pool.group));
         self.forget_terms(&self.snapshot(), &snapshot);
-        let empty = Table::new(Arc::clone(&snapshot), self.index, &self.counters);
-        let before = self.table.replace(empty);
-        self.table.replace(before.next(snapshot, self.index, &self.counters));
+        let next = self.table.borrow().next(snapshot, self.index, &self.counters);
+        self.table.replace(next);
         self.counters.snapshot.set(version);
         if self.mode.get() == Mode::Serving
             && let Err(reason) = self.listen()
@@ -203,7 +202,8 @@ impl Core {
 
     /// What is due every tenth of a second.
     pub(super) fn tick(self: &Rc<Self>, now: Ticks) {
-        // What a task may have left in the runtime's own ring is submitted by now at the latest.
+        // Makes the driver return to the runtime, which then submits what tasks may have left in
+        // its own ring: once a tick at the latest.
         self.stirred.set(true);
         self.sweep_deadlines(now);
         // (Ticks may be late, and skip one.)
@@ -220,7 +220,8 @@ impl Core {
         }
     }
 
-    /// Closes kept connections to servers that waited long enough or that their server left.
+    /// Closes kept connections to servers that were unused for longer than `keepalive`, and those
+    /// that the server has closed.
     fn sweep_idle(&self, now: Ticks) {
         let mut idle = self.idle.borrow_mut();
         if !idle.is_empty() {

@@ -99,8 +99,8 @@ pub fn check(path: &[u8]) -> Result<(), Refusal> {
     if segment.is_dots() { Err(Refusal::Segment) } else { Ok(()) }
 }
 
-/// Whether parameters hold an escaped slash: who drops them before escapes are undone ends them
-/// later than who does it after.
+/// Whether parameters hold an escaped slash: a server that drops parameters first and then undoes
+/// escapes would read another path than one that undoes escapes first.
 fn hides_slash(path: &[u8]) -> bool {
     path.split(|byte| *byte == b'/').any(|segment| {
         let parameters = segment.iter().position(|byte| *byte == b';').map(|at| &segment[at..]);

@@ -40,8 +40,8 @@ pub fn eventfd() -> io::Result<RawFd> {
     done(fd)
 }
 
-/// Adds one to an eventfd: whoever waits on it wakes. A counter that is full wakes as well, so
-/// a refused write is no fault.
+/// Adds one to an eventfd: a thread that waits on it wakes. A counter that is full wakes as well,
+/// so a refused write is no fault.
 pub fn wake(eventfd: RawFd) {
     let one = 1u64.to_ne_bytes();
     // SAFETY: eight readable bytes, as an eventfd asks; the number was made by `eventfd()`.
@@ -125,12 +125,6 @@ pub fn page_bytes() -> u64 {
     // SAFETY: sysconf takes a number and returns one.
     let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     u64::try_from(bytes).unwrap_or(4096)
-}
-
-/// The user this process acts as; 0 is root.
-pub fn effective_user() -> u32 {
-    // SAFETY: geteuid cannot fail and takes nothing.
-    unsafe { libc::geteuid() }
 }
 
 fn done(result: i32) -> io::Result<i32> {

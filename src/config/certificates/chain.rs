@@ -12,7 +12,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use super::{Problem, Shown, provider, read};
 use crate::config::plan::CertificateFiles;
 
-/// See the module's words.
+/// A certificate chain with its private key, proven to match, and what of it is shown to operators.
 #[derive(Debug)]
 pub(super) struct Chain {
     pub key: Arc<CertifiedKey>,

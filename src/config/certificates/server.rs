@@ -60,7 +60,7 @@ impl FromClient {
     }
 }
 
-/// Who checks clients' certificates, and what sessions are for then.
+/// What verifies clients' certificates, and the purpose that sessions have then.
 fn clients(
     client_ca: Option<&ClientCa>,
 ) -> Result<(Arc<dyn ClientCertVerifier>, Purpose), Problem> {

@@ -11,6 +11,7 @@ use crate::config::problem::{At, Place, set};
 use crate::config::written::{self, Mode};
 
 use super::Proof;
+use super::pool::transpose;
 
 impl Proof<'_> {
     pub fn listener(&self, written: &written::Listener) -> Option<Listener> {
@@ -33,10 +34,7 @@ impl Proof<'_> {
             name: Arc::from(written.name.value.as_str()),
             bind: bind?,
             service: service?,
-            tls: match tls {
-                Some(tls) => Some(tls?),
-                None => None,
-            },
+            tls: transpose(tls)?,
             trusted: values(&written.trusted),
             accept_proxy: set(&written.accept_proxy, None),
             when_empty: set(&written.when_empty, WhenEmpty::Close),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::balance::Policy;
+use crate::balance::{BOUND, Policy};
 use crate::config::plan::{
     CertificateFiles, Drain, Health, OnDown, OnRemove, Pool, SameSite, Secret, Server,
     ServerAddress, ServerTls, Sticky, StickyCookie,
@@ -381,7 +381,7 @@ fn host_and_port(text: &str) -> Option<(&str, u16)> {
     good.then_some(name).zip(port.filter(|_| text.parse::<IpAddr>().is_err()))
 }
 
-fn transpose<T>(proven: Option<Option<T>>) -> Option<Option<T>> {
+pub(super) fn transpose<T>(proven: Option<Option<T>>) -> Option<Option<T>> {
     match proven {
         Some(Some(value)) => Some(Some(value)),
         Some(None) => None,
@@ -393,7 +393,6 @@ fn transpose<T>(proven: Option<Option<T>>) -> Option<Option<T>> {
 const SLOW_START: Duration = Duration::from_secs(60);
 /// One per cent a second: what comes back is a slope, not a wall.
 const DRAIN_WINDOW: Duration = Duration::from_secs(100);
-const BOUND: f64 = 1.25;
 const IDLE_CONNECTIONS: u32 = 32;
 const KEY_BYTES_MIN: usize = 16;
 /// `sun_path` with its closing zero.

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::meter::{Cause, Ending, Side, Stage};
+use crate::proto::record::Fault;
 use crate::sys::socket;
 
 use super::entry::{CLIENT, DIRECTIONS, Life, NONE, Phase, SERVER, Watch};
@@ -20,8 +21,8 @@ pub enum How {
     Clean,
     /// FIN to both.
     Fin,
-    /// This end broke its session and is told so, then FIN; the other one must not take what it
-    /// got for all there was: RST, unless the relay has told it.
+    /// This end broke its session and is told so, then FIN; the other end must not take what it
+    /// got for all there was: it gets RST, unless the relay has told it.
     Cut(usize),
     /// RST to both (a Unix socket has none: its peer sees the end).
     Abort,
@@ -40,6 +41,22 @@ pub fn cause_of(error: &io::Error) -> Cause {
         Some(libc::EHOSTUNREACH | libc::ENETUNREACH | libc::ENETDOWN) => Cause::Unreachable,
         Some(libc::ENOMEM | libc::ENOBUFS) => Cause::NoMemory,
         _ => Cause::SocketError,
+    }
+}
+
+/// Why a connection ends when its TLS session broke like this.
+pub fn cause_of_session(fault: Fault) -> Cause {
+    match fault {
+        Fault::BadRecordMac => Cause::RecordBad,
+        Fault::RecordOverflow => Cause::RecordTooLarge,
+        Fault::UnexpectedMessage | Fault::DecodeError | Fault::IllegalParameter => {
+            Cause::RecordUnexpected
+        }
+        Fault::Useless => Cause::KeyUpdates,
+        Fault::Renegotiation => Cause::Renegotiation,
+        Fault::PeerAlert(_) => Cause::Alert,
+        Fault::Exhausted => Cause::KeyLimit,
+        Fault::Room => Cause::Internal,
     }
 }
 

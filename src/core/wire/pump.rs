@@ -39,7 +39,7 @@ impl Wire {
         }
         let flow = &pipe.flows[end];
         if flow.ended {
-            // Nobody's bytes any more.
+            // Nothing that still comes from this end is wanted.
         } else if flow.is_blocked() {
             // The source is not read while bytes wait; a reset is seen all the same.
             self.look_for_reset(key, end, completion.result);
@@ -63,7 +63,8 @@ impl Wire {
         }
         self.counters.wakes.inc();
         if pipe.flows[end].runs >= BULK_RUNS && pipe.is_between_frames(end) {
-            // Reads that each end with a frame leave nothing to tell by how long frames are.
+            // Each read ended exactly at a frame's end, so it told nothing of the next frame's
+            // length: peek at its header.
             match self.staged_unseen(key, end, PIPE_BYTES) {
                 Ok(0) => {}
                 Ok(_) => {
@@ -121,8 +122,8 @@ impl Wire {
             0
         };
         flow.wakes = flow.wakes.saturating_add(1);
-        // Inside a long frame reads of less than was asked for will do: its header has told that
-        // there is more.
+        // Inside a long frame a read may be short and the flow bulk all the same: the frame's
+        // header has told that more follows.
         if flow.runs >= BULK_RUNS && long_frame.unwrap_or(full) {
             self.begin_bulk(key, end);
         } else if got < BUFFER_BYTES
@@ -204,7 +205,7 @@ impl Wire {
                     self.starved.push((key, end));
                     return;
                 }
-                // It was asked to end, and did for another reason.
+                // The receive was asked to end, and ended for want of a buffer first.
                 libc::ENOBUFS => {}
                 libc::ECANCELED => {}
                 errno => {

@@ -85,7 +85,7 @@ impl Wire {
     pub(super) fn look_for_reset(&mut self, key: Key, end: usize, events: i32) {
         let Some(pipe) = self.slab.get(key) else { return };
         if events & POLL_ERR != 0
-            && let Some(error) = socket::dial_error(pipe.ends[end].fd)
+            && let Some(error) = socket::take_error(pipe.ends[end].fd)
         {
             return self.source_failed(key, end, &error);
         }
@@ -228,7 +228,7 @@ impl Wire {
         if flow.phase == Phase::Open {
             flow.phase = Phase::Draining;
         }
-        // After close_notify more may come, and is nobody's.
+        // After close_notify more bytes may come; they are not wanted.
         self.stop_receiving(key, index);
         if staged {
             self.staged_end(key, index);
@@ -330,12 +330,13 @@ impl Wire {
         }
     }
 
-    /// Nobody reads `end` while its bytes wait for the other side: was it reset meanwhile?
+    /// `end` is not read while its bytes wait for the other end: this finds out whether it was
+    /// reset meanwhile.
     pub(super) fn ask_unread(&mut self, key: Key, end: usize) {
         let Some(pipe) = self.slab.get(key) else { return };
         if pipe.flows[end].is_blocked()
             && !pipe.flows[end].ended
-            && let Some(error) = socket::dial_error(pipe.ends[end].fd)
+            && let Some(error) = socket::take_error(pipe.ends[end].fd)
         {
             self.source_failed(key, end, &error);
         }

@@ -16,7 +16,7 @@ use super::entry::Ticks;
 pub const SPILL_BYTES_MAX: usize =
     BUFFERS * BUFFER_BYTES + crate::sys::pipe::PIPE_BYTES + EVENT_BYTES_MAX;
 
-/// See the module's words.
+/// Bytes of one flow that its sink did not take yet, oldest first.
 #[derive(Debug)]
 pub struct Spill {
     bytes: Vec<u8>,
@@ -80,6 +80,9 @@ impl Spill {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read as _;
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::net::UnixStream;
 
     #[test]
     fn it_is_bounded_and_keeps_order() {
@@ -87,5 +90,19 @@ mod tests {
         assert!(spill.add(&vec![1; SPILL_BYTES_MAX]));
         assert!(!spill.add(&[2]));
         assert_eq!(spill.len(), SPILL_BYTES_MAX);
+        // The sink took all but the last three bytes: what it took makes room, and is let go of.
+        spill.sent = SPILL_BYTES_MAX - 3;
+        assert!(spill.add(&[2, 3]));
+        assert_eq!((spill.sent, &spill.bytes[..]), (0, &[1, 1, 1, 2, 3][..]));
+        // It took less than half: the rest is not moved for that.
+        spill.sent = 2;
+        assert!(spill.add(&[4]));
+        assert_eq!((spill.sent, spill.len()), (2, 4));
+        let (sink, mut peer) = UnixStream::pair().unwrap();
+        assert!(spill.drain(sink.as_raw_fd(), 7).unwrap());
+        assert!(spill.is_empty() && spill.since == 7);
+        let mut got = [0; 4];
+        peer.read_exact(&mut got).unwrap();
+        assert_eq!(got, [1, 2, 3, 4]);
     }
 }

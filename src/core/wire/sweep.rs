@@ -107,7 +107,7 @@ struct Due {
 
 impl Wire {
     /// Ends all pipes of servers, those of each evenly spread over its time (at once without), and
-    /// those that are on their way to them.
+    /// pipes that are still being established towards them.
     pub fn end_servers(&mut self, leaves: &[Leave]) {
         let mut keys: HashMap<ServerId, Vec<Key>> = HashMap::new();
         keys.extend(leaves.iter().map(|leave| (leave.server, Vec::new())));
@@ -154,8 +154,9 @@ impl Wire {
     pub(super) fn born_late(&mut self, key: Key) {
         let Some(pipe) = self.slab.get(key) else { return };
         let with_all = self.sweep.draining.filter(|_| pipe.has_relay());
-        // (Who comes to a draining server is tied to it: control says when that is over.)
         let with_all = self.sweep.stopping.or(with_all);
+        // (A client that still comes to a draining server is tied to it by its cookie: control says
+        // when that is over.)
         let with_server = self.sweep.leaving.get(&pipe.server).copied();
         let with_server = with_server.filter(|it| it.ending.cause != Cause::ServerDraining);
         if let Some(Leaving { until, ending }) = with_all.or(with_server) {

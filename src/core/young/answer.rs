@@ -10,7 +10,7 @@ use httpdate::HttpDate;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     pub status: u16,
-    /// One sentence for whoever sees the answer; it tells nothing about what stands behind.
+    /// One sentence for the client; it tells nothing about the servers behind.
     pub sentence: &'static str,
 }
 
@@ -58,7 +58,7 @@ impl Refusal {
             503 => format!("Retry-After: {}\r\n", RETRY_AFTER_MIN + jitter % RETRY_AFTER_SPREAD),
             _ => String::new(),
         };
-        // Who answers on their own account is the origin of the answer, and has a clock (RFC 9110
+        // For an answer of our own we are the origin server, and have a clock (RFC 9110
         // §6.6.1).
         let date = HttpDate::from(SystemTime::now());
         let mut bytes = format!(

@@ -12,13 +12,14 @@ use crate::sys::socket;
 use super::tls::{Peer, Secured};
 use super::transport::{Stream, Transport, broken};
 
-/// See the module's words. No borrow of the session is ever held while a future waits.
+/// A young connection that two futures may use at once, one reading and one writing, through its
+/// TLS session if it has one. No borrow of that session is ever held while a future waits.
 pub struct Channel {
     stream: Stream,
     secured: Option<RefCell<Box<Secured>>>,
     /// Records are on their way out: whatever else must be said is sealed after them.
     writing: Cell<bool>,
-    /// Who waits for them to be out.
+    /// The task that waits for them to be out.
     turn: Cell<Option<Waker>>,
 }
 
@@ -79,10 +80,14 @@ impl Channel {
         })
     }
 
-    /// Reads at most about `most` bytes onto the end of `inlet`; 0 is the end of the stream.
+    /// Reads onto the end of `inlet`; 0 is the end of the stream, `close_notify` on TLS. At most
+    /// `most` bytes are taken from a plain socket; records are opened whole, so that TLS may
+    /// deliver two records' worth more.
     ///
     /// # Errors
-    /// As [`Transport::read`].
+    /// What `recv(2)` answers, `UnexpectedEof` for a TLS stream cut short, and `InvalidData` with
+    /// the [`Fault`](crate::proto::record::Fault) inside for a session that broke; its alert was
+    /// sent.
     pub async fn read(&self, inlet: &mut Inlet, most: usize) -> io::Result<usize> {
         let Some(secured) = &self.secured else {
             return self.stream.read(inlet.room(), most).await;
@@ -141,7 +146,7 @@ impl Channel {
     /// Writes all of `bytes`.
     ///
     /// # Errors
-    /// As [`Transport::write_all`].
+    /// What `send(2)` answers, and a TLS 1.2 key at the end of its use.
     pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
         let Some(secured) = &self.secured else {
             return self.stream.write_all(bytes).await;
@@ -198,7 +203,7 @@ impl Channel {
         socket::abort(self.fd());
     }
 
-    /// Ends both directions; whoever waits on it is woken.
+    /// Ends both directions; a task that waits on the socket is woken.
     pub fn end(&self) {
         socket::end(self.fd());
     }
@@ -262,7 +267,7 @@ impl Inlet {
         }
     }
 
-    /// What is held, for whoever goes on with the connection.
+    /// What is held, for the next stage of the connection.
     pub fn into_tail(mut self) -> Vec<u8> {
         self.bytes.drain(..self.used);
         self.bytes

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::balance::{Counts, Policy, key_of_source};
+use crate::balance::{Counts, GOLDEN, Policy, key_of_source};
 use crate::config::plan::{L7, Rule, Share, Sticky};
 use crate::config::snapshot::Snapshot;
 use crate::meter::Cause;
@@ -85,13 +85,13 @@ pub fn place(
         let Some(state) = snapshot.pools.get(share.pool) else { continue };
         let named = state.cookie.as_ref().and_then(|cookie| cookie.find(&lines));
         if let Some(member) = named.filter(|member| state.group.sticky(*member, counts)) {
-            // Should that one not answer, it is placed as anybody is.
+            // Should that server not answer, the client is placed as one without a cookie.
             let (pool, held) = (share.pool, Some(member));
             let key = key(snapshot, pool, head, client);
             return Some(Place { rule: index, pool, held, key });
         }
     }
-    // Who is placed by a key keeps its pool as well as its server.
+    // A client that is placed by a key keeps its pool as well as its server.
     let keyed = rule.pools.first().filter(|_| rule.pools.len() > 1);
     let keyed = keyed.and_then(|share| key(snapshot, share.pool, head, client));
     let random = keyed.map_or(random, |key| key.wrapping_mul(SPREAD));
@@ -112,7 +112,7 @@ pub fn place(
 }
 
 /// Makes another number of a key than its place among servers is found by.
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+const SPREAD: u64 = GOLDEN;
 
 fn key(snapshot: &Snapshot, pool: usize, head: &RequestHead<'_>, client: IpAddr) -> Option<u64> {
     let plan = snapshot.plan.pools.get(pool)?;

@@ -63,7 +63,7 @@ impl Drop for Lease {
     }
 }
 
-/// On whose behalf: what a PROXY header tells the server.
+/// The client on whose behalf a server is dialled: what a PROXY header tells.
 #[derive(Debug, Clone, Copy)]
 pub struct Client<'a> {
     pub fd: RawFd,
@@ -101,7 +101,7 @@ pub fn source_key(conn: &mut Accepted, front: &Front) -> Option<u64> {
 /// Connects to a server of the pool.
 ///
 /// # Errors
-/// How the connection ended: nobody to dial, or nobody who answered; the last candidate's cause.
+/// How the connection ended: no server to dial, or none that answered; the last candidate's cause.
 pub async fn dial(
     core: &Rc<Core>,
     conn: &Accepted,
@@ -130,7 +130,7 @@ pub async fn dial(
                 conn.failed.set(None);
                 return Ok(Dialled { server, lease, member, preface });
             }
-            // It was we who ended it.
+            // The core is stopping and ended the dial itself.
             Err(cause) if core.is_stopping() => return Err(Ending::server(Stage::Dial, cause)),
             Err(cause) => {
                 core.counters.dial_failures.inc();
@@ -150,7 +150,7 @@ pub async fn dial(
     Err(last)
 }
 
-/// The server a connection would be dialled to, for who may have one connected already.
+/// The server that a connection would be dialled to, for a caller that may have one kept for it.
 ///
 /// # Errors
 /// There is none.
@@ -211,7 +211,7 @@ async fn attempt(
             return Err(Cause::Timeout);
         }
         if events & POLL_FAILED != 0
-            && let Some(error) = socket::dial_error(fd)
+            && let Some(error) = socket::take_error(fd)
         {
             return Err(cause_of(&error));
         }

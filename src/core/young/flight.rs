@@ -98,7 +98,7 @@ pub enum Sent {
     Bad,
 }
 
-/// See the module's words.
+/// One request on its way to a server and the answer on its way back, with all that both need.
 pub struct Flight<'a> {
     pub core: &'a Rc<Core>,
     pub counters: &'a ListenerCounters,
@@ -188,7 +188,7 @@ impl<'a> Flight<'a> {
     /// Sends `first`: the request's head, and its body if that is here already. If it is not,
     /// `rest` holds what came of it, and more is read while the answer comes down through `inlet`.
     pub async fn fly(&self, first: &[u8], rest: Option<&mut Inlet>, inlet: &mut Inlet) -> Answered {
-        // Who does not take it may have answered already: what it said is still to be read.
+        // A server that does not take it may have answered already: that is still to be read.
         let declined = self.to_server(first).await.is_err();
         match rest {
             Some(rest) => both(self.answer_beside(inlet), self.body(rest, declined)).await,

@@ -96,7 +96,7 @@ impl Serving<'_> {
     /// there is one of this `age`.
     ///
     /// # Errors
-    /// Nobody to dial, or nobody who answered.
+    /// There was no server to dial, or none that answered.
     pub async fn connect(&mut self, age: Age) -> Result<Served, Ending> {
         let Place { pool, key, held, .. } = self.place;
         let mut want = Want { pool, key, chosen: held, speaks_first: true };
@@ -143,13 +143,17 @@ impl Serving<'_> {
         cookie.set_cookie_header(member).map(str::to_owned)
     }
 
-    /// Serves a plain request whose head goes out as `head`; `body` is the client's inlet.
+    /// Serves a plain request whose head goes out as `message` says; `body` is the client's inlet.
     ///
     /// A request may go out once more only if it is whole in our hands and no server can have seen
     /// it: it was on a kept connection, which ended without a word and without a byte acknowledged.
-    pub async fn exchange(&mut self, asked: &Asked, head: &[u8], body: &mut Inlet) -> After {
+    pub async fn exchange(
+        &mut self,
+        asked: &Asked,
+        mut message: Vec<u8>,
+        body: &mut Inlet,
+    ) -> After {
         let in_hand = body::in_hand(asked.passage(), body.held());
-        let mut message = head.to_vec();
         if let Some(length) = in_hand {
             message.extend_from_slice(&body.held()[..length]);
             body.take(length);
@@ -295,8 +299,9 @@ impl Serving<'_> {
     }
 
     fn keep(&self, served: Served) {
-        // Dialled by another file's terms it is not for requests of this one.
-        if !Arc::ptr_eq(&self.conn.snapshot.plan, &self.core.snapshot().plan) {
+        // It was dialled under an older configuration: it is not reused under the new one.
+        let plan = &self.conn.snapshot.plan;
+        if !self.core.with_table(|table| Arc::ptr_eq(plan, &table.snapshot.plan)) {
             return;
         }
         let now = self.core.wire.borrow().now();

@@ -47,7 +47,7 @@ impl Idle {
         None
     }
 
-    /// Closes those that waited for longer than `limit`, and those whose server left them.
+    /// Closes those that waited for longer than `limit`, and those that their server has closed.
     pub fn sweep(&mut self, now: Time, limit: Time) {
         let mut left = 0;
         self.servers.retain(|_, kept| {

@@ -46,7 +46,7 @@ pub struct Accepted {
     /// What it was born under; a reload does not change it.
     pub snapshot: Arc<Snapshot>,
     pub birth: Rc<Birth>,
-    /// The client's address, once somebody asked for it.
+    /// The client's address, once it was needed.
     pub client: Option<SocketAddr>,
     pub ticket: Ticket,
     pub since: Instant,

@@ -21,6 +21,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::config::certificates::heard::Heard;
 use crate::config::certificates::{FromClient, ToServer};
 use crate::config::snapshot::Report;
+use crate::core::wire::cause_of_session;
 use crate::core::{Core, Guard};
 use crate::meter::{Cause, Ending, Stage};
 use crate::proto::hello::{self, First};
@@ -317,7 +318,7 @@ fn cause_of(failure: &Failure, heard: &Heard, spoken: bool) -> Cause {
             _ => Cause::HandshakeFailed,
         },
         Failure::Record(_) if !spoken => Cause::HelloBad,
-        Failure::Record(fault) => transport::cause_of(*fault),
+        Failure::Record(fault) => cause_of_session(*fault),
         Failure::TooLong => Cause::HelloBad,
         Failure::Closed => Cause::Alert,
         Failure::Internal => Cause::Internal,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::plan::{Listener, Relay, Service};
+use crate::core::wire::terms::Terms;
 use crate::core::{Core, Guard};
 use crate::meter::{Cause, Ending, Handshake, Stage};
 use crate::proto::http::{Body, Connection, HeadLimits, RequestHead, parse_request};
@@ -44,8 +45,9 @@ struct Visit<'a> {
     address: IpAddr,
     /// Port it came in by.
     port: u16,
-    /// It is in `trusted`: its forwarding headers are believed. (Not for the balancer's sake that
-    /// told of it by a PROXY header: that one need not have looked at a single header.)
+    /// Its address is in `trusted`: its forwarding headers are believed. (That a trusted
+    /// balancer told its address by a PROXY header is not enough: it need not have read any of
+    /// them.)
     trusted: bool,
     /// Its listener has left the file: there is no next request.
     is_last: bool,
@@ -64,8 +66,8 @@ struct Judged<'h> {
 #[derive(Default)]
 struct Told {
     record: Record,
-    /// Its id, and its route, once they are known.
-    known: Option<(Rc<str>, Arc<str>)>,
+    /// Its id, and its route's terms, once they are known.
+    known: Option<(Rc<str>, Arc<Terms>)>,
 }
 
 /// What a request came to.
@@ -85,7 +87,7 @@ pub async fn serve(
     mut front: Front,
     guard: Guard,
 ) -> Result<(), Ending> {
-    // Who has left already has no address: nobody could say whom the request is from.
+    // A client that has left already has no address to log and to forward.
     let peer = conn.client.or_else(|| socket::peer(client.fd()));
     let peer = peer.ok_or(Ending::client(Stage::Head, Cause::Reset))?;
     conn.client = Some(peer);
@@ -143,7 +145,8 @@ impl Visit<'_> {
                 if self.inlet.is_empty() {
                     self.client.readable().await;
                 } else {
-                    // Who sends one request after another, and is answered here, waits for nobody.
+                    // A client that pipelines requests which are answered here never waits for the
+                    // ring by itself: other connections get their turn.
                     self.core.give_way().await;
                 }
                 if guard.has_passed() {
@@ -212,19 +215,19 @@ impl Visit<'_> {
             place: judged.place,
             record: Record::default(),
         };
-        let Judged { asked, out, wants, .. } = &judged;
-        let step = match wants {
-            None => Step::After(serving.exchange(asked, out, &mut self.inlet).await),
+        let Judged { asked, out, wants, .. } = judged;
+        let step = match &wants {
+            None => Step::After(serving.exchange(&asked, out, &mut self.inlet).await),
             Some(wants) => {
                 let early = !self.inlet.is_empty();
-                match serving.upgrade(asked, out, wants, early).await {
+                match serving.upgrade(&asked, &out, wants, early).await {
                     Ok(upgraded) => Step::Upgraded(Box::new(upgraded)),
                     Err(after) => Step::After(after),
                 }
             }
         };
-        let (id, route) = (Rc::clone(&asked.manner.id), Arc::clone(&terms.label));
-        *told = Told { record: serving.record, known: Some((id, route)) };
+        let (record, id) = (serving.record, Rc::clone(&asked.manner.id));
+        *told = Told { record, known: Some((id, terms)) };
         step
     }
 
@@ -300,10 +303,11 @@ impl Visit<'_> {
     /// A keep-alive client sees the present state of the pools with every request. Its listener
     /// stays the one it came in by; where that is no more, this request is its last.
     fn refresh(&mut self) {
-        let snapshot = self.core.snapshot();
-        if snapshot.version == self.conn.snapshot.version {
+        // Nearly always it is the same one: no count that all cores share is touched to see that.
+        if self.core.with_table(|table| table.snapshot.version) == self.conn.snapshot.version {
             return;
         }
+        let snapshot = self.core.snapshot();
         let listeners = &snapshot.plan.listeners;
         let found = listeners.iter().position(|listener| listener.name == self.conn.listener.name);
         let found = found.filter(|index| matches!(listeners[*index].service, Service::L7(_)));

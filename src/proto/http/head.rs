@@ -127,11 +127,6 @@ impl<'a> RequestHead<'a> {
         self.path_and_query().split_once('?').map(|(_, query)| query)
     }
 
-    /// The host without its port.
-    pub fn host_name(&self) -> Option<&'a str> {
-        self.host.map(|host| split_port(host).0)
-    }
-
     /// Whether doing it twice is doing it once (RFC 9110 section 9.2.2).
     pub fn is_idempotent(&self) -> bool {
         matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
@@ -249,7 +244,7 @@ fn host<'a>(
         .ok()
         .filter(|host| host_is_legal(host))
         .ok_or(HeadFault::HostInvalid)?;
-    // The standard lets the target win. Then whoever reads only Host behind us would route
+    // The standard lets the target win. Then a server behind us that reads only Host would route
     // differently, so a disagreement is refused instead.
     if authority.is_some_and(|authority| !authority.eq_ignore_ascii_case(host)) {
         return Err(HeadFault::HostMismatch);

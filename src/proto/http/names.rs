@@ -53,7 +53,7 @@ const fn fold(byte: u8) -> u8 {
 }
 
 /// A name that is read byte by byte and not kept: 64 bits of it (FNV-1a). Two names may share
-/// them; whoever looks for such a pair gets an honest name refused.
+/// them: with such a pair a client achieves no more than that an honest name is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Name(u64);
 

@@ -65,8 +65,8 @@ pub struct Session {
     useless: u8,
     /// The peer asked for a KeyUpdate that was not sent yet.
     answer_due: bool,
-    /// How the peer's direction ended. It may have come in one burst with data, and is told again
-    /// to whoever asks later.
+    /// How the peer's direction ended. That may have come in one burst with data, so it is kept for
+    /// a caller that asks later.
     heard: Option<Finish>,
     said_close: bool,
 }

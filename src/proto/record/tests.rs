@@ -196,26 +196,6 @@ fn a_long_write_is_cut_into_records_that_fit() {
 }
 
 #[test]
-fn sealing_where_it_lies_gives_the_same_bytes() {
-    every(|version, suite| {
-        let mut one = keys(version, suite, 5);
-        let mut other = keys(version, suite, 5);
-        let expected = record(&mut one, Kind::Data, b"in place");
-        let head = other.headroom();
-        let mut buffer = [0; 80];
-        buffer[head..head + 8].copy_from_slice(b"in place");
-        let range = other
-            .sealer()
-            .seal_within(Kind::Data, &mut buffer, head..head + 8)
-            .expect("room on both sides");
-        assert_eq!(buffer[range], expected[..]);
-        let short = other.sealer().seal_within(Kind::Data, &mut buffer, 4..80);
-        assert_eq!(short, Err(Fault::Room));
-        assert_eq!(other.sequence(), 6, "a refused record uses no number");
-    });
-}
-
-#[test]
 fn damage_replay_and_disorder_are_a_wrong_tag() {
     every(|version, suite| {
         let mut sender = keys(version, suite, 0);

@@ -207,7 +207,7 @@ impl Flight<'_> {
                 Ok(0) => (self.server_guard.late().unwrap_or(Cause::Cut), true),
                 Err(error) => (cause(&self.server_guard, &error), false),
             };
-            // Where the body went wrong, it was us who ended the server.
+            // Where the request's body went wrong, we ended the server's connection ourselves.
             let by_us = matches!(self.sent.get(), Sent::ClientGone(_) | Sent::Bad);
             let in_order = has_ended && !by_us && cause == Cause::Cut && passage.may_end();
             return match self.client_guard.left() {

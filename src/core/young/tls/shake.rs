@@ -56,7 +56,7 @@ pub enum Failure {
     Internal,
 }
 
-/// See the module's words.
+/// One handshake under way, as a server (towards a client) or as a client (towards a server).
 pub struct Shake<P> {
     party: P,
     pub(super) input: Vec<u8>,

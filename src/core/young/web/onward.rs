@@ -67,7 +67,7 @@ impl Visit<'_> {
     }
 
     /// Where the request came from first: the last hop of a trusted peer's `X-Forwarded-For` that
-    /// is not to be trusted itself. What stands before it is what that one claimed.
+    /// is not to be trusted itself. What stands before it is what that hop claimed.
     fn real(&self, head: &RequestHead<'_>) -> IpAddr {
         let mut real = self.address;
         if self.trusted && !head.nominated.has(FORWARDED_FOR) {
