@@ -21,6 +21,9 @@ use super::Accepted;
 pub struct Front {
     /// Addresses a PROXY header told: the client's, and the one it connected to.
     pub told: Option<(SocketAddr, SocketAddr)>,
+    /// A PROXY header says that it relays a client and not which: a stranger, although the
+    /// connection comes from a trusted balancer.
+    pub unnamed: bool,
     /// Bytes after the header.
     pub tail: Vec<u8>,
 }
@@ -55,12 +58,12 @@ pub async fn read(
                 let tail = bytes.split_off(used);
                 let told = match fact {
                     Preface::Proxied { source, destination } => Some((source, destination)),
-                    Preface::Local => None,
+                    Preface::Local | Preface::Unnamed => None,
                 };
                 if let Some((source, _)) = told {
                     conn.client = Some(source);
                 }
-                return Ok(Front { told, tail });
+                return Ok(Front { told, unnamed: fact == Preface::Unnamed, tail });
             }
             Step::Bad(fault) => return Err(refuse(cause_of(fault))),
             Step::Need => {}

@@ -45,7 +45,8 @@ struct Visit<'a> {
     /// Port it came in by.
     port: u16,
     /// It is in `trusted`: its forwarding headers are believed. (Not for the balancer's sake that
-    /// told of it by a PROXY header: that one need not have looked at a single header.)
+    /// told of it by a PROXY header: that one need not have looked at a single header. So nor is
+    /// a client that such a header relays without naming it.)
     trusted: bool,
     /// Its listener has left the file: there is no next request.
     is_last: bool,
@@ -92,7 +93,7 @@ pub async fn serve(
     let told = front.told.map(|(_, to)| to.port());
     let port = told.unwrap_or_else(|| port_of(&conn.listener, client.fd()));
     let address = canonical(peer.ip());
-    let trusted = trusts(&conn.listener, address);
+    let trusted = believes(&conn.listener, &front, address);
     let inlet = Inlet::new(std::mem::take(&mut front.tail));
     let client = Channel::new(client);
     let is_last = false;
@@ -315,7 +316,7 @@ impl Visit<'_> {
         self.conn.listener_index = index;
         self.conn.birth = self.core.with_table(|table| Rc::clone(&table.births[index]));
         self.conn.snapshot = snapshot;
-        self.trusted = trusts(&self.conn.listener, self.address);
+        self.trusted = believes(&self.conn.listener, &self.front, self.address);
     }
 
     fn manner(&self, head: Option<&RequestHead<'_>>) -> Manner {
@@ -386,6 +387,12 @@ fn port_of(listener: &Listener, client: RawFd) -> u16 {
         return first;
     }
     socket::local(client).map_or(0, |local| local.port())
+}
+
+/// Whether the forwarding fields of a client's requests are believed. The address of a client that
+/// nobody named is its balancer's, and no word for what it sends.
+fn believes(listener: &Listener, front: &Front, client: IpAddr) -> bool {
+    !front.unnamed && trusts(listener, client)
 }
 
 fn trusts(listener: &Listener, peer: IpAddr) -> bool {
