@@ -63,7 +63,7 @@ fn good_headers_are_believed() {
     let longest = "PROXY TCP6 2001:db8:ffff:ffff:ffff:ffff:ffff:ffff \
                    2001:db8:ffff:ffff:ffff:ffff:ffff:fffe 65535 65534";
     let tlv = [0x04, 0, 3, 1, 2, 3];
-    let cases: [(Vec<u8>, Option<&str>); 11] = [
+    let cases: [(Vec<u8>, Option<&str>); 12] = [
         (format!("{TOLD_V4}\r\n").into(), Some(TOLD_V4)),
         (format!("{longest}\r\n").into(), Some(longest)),
         (b"PROXY UNKNOWN\r\n".to_vec(), None),
@@ -74,6 +74,7 @@ fn good_headers_are_believed() {
         (v2(0x20, 0x00, &[]), None),
         (v2(0x20, 0x11, &ipv4(&[])), None),
         (v2(0x20, 0x00, &[0; 40]), None),
+        (v2(0x20, 0xff, &[0; 40]), None),
         (v2(0x21, 0x00, &[9; 7]), None),
     ];
     for (header, expected) in cases {

@@ -132,7 +132,9 @@ fn decode_binary(bytes: &[u8]) -> Step<Preface, PrefaceFault> {
     if bytes.get(12).is_some_and(|command| !matches!(*command, LOCAL | PROXY)) {
         return Step::Bad(PrefaceFault::Command);
     }
-    if bytes.get(13).is_some_and(|family| !family_is_known(*family)) {
+    // LOCAL tells of nobody, so its family is ignored with all that follows (§2.2).
+    let relays = bytes.get(12) == Some(&PROXY);
+    if relays && bytes.get(13).is_some_and(|family| !family_is_known(*family)) {
         return Step::Bad(PrefaceFault::Family);
     }
     let Some(header) = bytes.first_chunk::<V2_HEADER>() else { return Step::Need };

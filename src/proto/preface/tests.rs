@@ -110,6 +110,10 @@ fn s19_version_2() {
     assert_eq!(settled(&v2(LOCAL, UNSPEC, &[]), Mode::V2), Step::Done(16, Preface::Local));
     assert_eq!(settled(&v2(LOCAL, TCP4, &four), Mode::V2), Step::Done(28, Preface::Local));
     assert_eq!(settled(&v2(LOCAL, TCP4, &[1, 2, 3]), Mode::V2), Step::Done(19, Preface::Local));
+    for family in [0x01, 0x12, 0x32, 0x41, 0xff] {
+        let any = v2(LOCAL, family, &[7; 5]);
+        assert_eq!(settled(&any, Mode::V2), Step::Done(21, Preface::Local), "{family:02x}");
+    }
     // A client is relayed, and only its address is not told.
     assert_eq!(settled(&v2(PROXY, UNSPEC, &[9; 20]), Mode::V2), Step::Done(36, Preface::Unnamed));
     let unix = v2(PROXY, UNIX_STREAM, &[b'/'; 216]);
