@@ -268,7 +268,7 @@ pub fn encode_v1(out: &mut Vec<u8>, source: SocketAddr, destination: SocketAddr)
     out.extend_from_slice(line.as_bytes());
 }
 
-/// Appends the version 1 header that says nothing.
+/// Appends the version 1 header that relays a client and names no address (§2.1, UNKNOWN).
 pub fn encode_v1_unknown(out: &mut Vec<u8>) {
     out.extend_from_slice(b"PROXY UNKNOWN\r\n");
 }
@@ -293,10 +293,11 @@ pub fn encode_v2(out: &mut Vec<u8>, source: SocketAddr, destination: SocketAddr,
     out.extend_from_slice(extra);
 }
 
-/// Appends the version 2 header of a connection of our own, such as a health check.
-pub fn encode_v2_local(out: &mut Vec<u8>) {
+/// Appends the version 2 header that relays a client and names no address (§2.2, UNSPEC). It is
+/// not LOCAL: that would have a server take the client for us.
+pub fn encode_v2_unspec(out: &mut Vec<u8>) {
     out.extend_from_slice(SIGNATURE);
-    out.extend_from_slice(&[LOCAL, UNSPEC, 0, 0]);
+    out.extend_from_slice(&[PROXY, UNSPEC, 0, 0]);
 }
 
 /// Appends one extension for [`encode_v2`].

@@ -213,6 +213,6 @@ fn what_we_write_we_read() {
     encode_v1_unknown(&mut out);
     assert_eq!(settled(&out, Mode::V1), Step::Done(15, Preface::Unnamed));
     let mut out = Vec::new();
-    encode_v2_local(&mut out);
-    assert_eq!(settled(&out, Mode::V2), Step::Done(16, Preface::Local));
+    encode_v2_unspec(&mut out);
+    assert_eq!(settled(&out, Mode::V2), Step::Done(16, Preface::Unnamed));
 }
