@@ -178,7 +178,9 @@ fn request(bytes: &[u8], limits: &HeadLimits) {
     let wide = HeadLimits { bytes: 8192, fields: 32, target: 256 };
     assert_eq!(HeadScanner::new().scan(&out, &wide), Step::Done(out.len(), 0..out.len()));
     let goes = parse_request(&out, &wide).expect("what we send on is legal");
-    assert_eq!((goes.method, goes.target, goes.body), (came.method, came.target, came.body));
+    let target = came.origin_form().concat();
+    assert_eq!((goes.method, goes.target, goes.body), (came.method, &target[..], came.body));
+    assert_eq!((goes.query(), goes.origin_form().concat()), (came.query(), target));
     assert_eq!(goes.host, came.host.or(Some("x")));
     assert!(goes.keep_alive && !goes.upgrade && goes.value("connection").is_none());
 }

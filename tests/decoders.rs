@@ -111,6 +111,8 @@ fn head(rng: &mut Rng) -> Vec<u8> {
         "GET /chat?x=1 HTTP/1.1",
         "POST /a/../b HTTP/1.1",
         "HEAD http://x/y HTTP/1.1",
+        "GET ws://x?y HTTP/1.1",
+        "OPTIONS http://x HTTP/1.1",
         "OPTIONS * HTTP/1.1",
         "GET / HTTP/1.0",
         "CONNECT x:1 HTTP/1.1",
@@ -269,7 +271,7 @@ fn strung(rng: &mut Rng, parts: &[&str]) -> Vec<u8> {
 }
 
 fn target(rng: &mut Rng) -> Vec<u8> {
-    let start = ["/", "/", "/", "http://h", "HTTPS://h:1/", "*", ""][rng.usize(0..7)];
+    let start = ["/", "/", "/", "?", "http://h", "*", ""][rng.usize(0..7)];
     let parts = [
         "/", "admin", "a", "b", ".", "..", "%2e", "%2F", "%61dmin", ";", "%3b", "%5c", "\\", "?",
         "#", "%", "%2", "%00", "=", "\u{e9}", " ",

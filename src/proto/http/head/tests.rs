@@ -172,10 +172,44 @@ fn s21_targets_and_hosts() {
     ] {
         assert_eq!(request(&get(target, host)).unwrap_err(), fault, "{target} {host}");
     }
+    // A port that is the scheme's own may be left out on either side (RFC 9110 §4.2.3).
+    for (target, host) in [
+        ("http://x:80/", "x"),
+        ("http://x/", "X:80"),
+        ("ws://x:/", "x:80"),
+        ("https://x", "x:443"),
+        ("wss://[::1]:443", "[::1]"),
+        ("http://x:8080/", "x:8080"),
+    ] {
+        assert_eq!(request(&get(target, host)).map(|head| head.host), Ok(Some(host)), "{target}");
+    }
+    for (target, host) in [("https://x/", "x:80"), ("http://x:443/", "x"), ("ws://x/", "x:443")] {
+        let fault = request(&get(target, host)).unwrap_err();
+        assert_eq!(fault, HeadFault::HostMismatch, "{target} {host}");
+    }
     let text = get("/", "x:");
     assert_eq!(request(&text).unwrap().host_name(), Some("x"), "RFC 3986 §3.2.3");
     let text = get("/", "[::1]:8080");
     assert_eq!(request(&text).unwrap().host_name(), Some("[::1]"));
+}
+
+/// RFC 9112 §3.2.1 and §3.2.4.
+#[test]
+fn a_target_goes_on_without_its_authority() {
+    for (method, target, goes) in [
+        ("GET", "/a/../b?c=http://d", "/a/../b?c=http://d"),
+        ("GET", "http://x/a?b", "/a?b"),
+        ("GET", "HTTPS://x", "/"),
+        ("GET", "ws://x/", "/"),
+        ("GET", "http://x?b/c", "/?b/c"),
+        ("OPTIONS", "*", "*"),
+        ("OPTIONS", "http://x", "*"),
+        ("OPTIONS", "http://x/", "/"),
+        ("OPTIONS", "http://x?", "/?"),
+    ] {
+        let text = format!("{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(request(&text).unwrap().origin_form().concat(), goes, "{method} {target}");
+    }
 }
 
 #[test]

@@ -1,0 +1,45 @@
+//! What RFC 9110 and RFC 9112 ask of whoever stands in between, through a running standpipe.
+
+mod common;
+
+use common::http::{Reader, Server, ok};
+use common::web::Web;
+use common::ws;
+
+/// RFC 9112 §3.2.1 and §3.2.4: the server is not told that its client took it for a proxy.
+#[test]
+fn an_absolute_target_goes_on_as_path_and_query() {
+    let server = Server::answering(|_| ok("x"));
+    let web = Web::before(&[&server]);
+    for (method, target, host, goes) in [
+        ("GET", "http://a.example/b?c", "a.example", "/b?c"),
+        ("GET", "https://a.example", "a.example:443", "/"),
+        ("GET", "http://a.example?c", "a.example:80", "/?c"),
+        ("GET", "ws://a.example/", "a.example", "/"),
+        ("OPTIONS", "http://a.example", "a.example", "*"),
+        ("OPTIONS", "*", "a.example", "*"),
+    ] {
+        let mut client = Reader::connect(web.address);
+        client.send(format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(client.response(method).status, 200, "{target}");
+        let heads = server.heads();
+        let head = heads.last().expect("a head");
+        assert_eq!((head.target(), head.all("host")), (goes, vec![host]), "{target}");
+    }
+    let mut client = Reader::connect(web.address);
+    client.send("GET http://a.example:81/ HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    assert_eq!(client.response("GET").status, 400);
+}
+
+#[test]
+fn a_websocket_may_be_asked_for_by_its_whole_address() {
+    let web = Web::before(&[&ws::echo_server("a")]);
+    for target in ["ws://x/chat", "ws://x?room=1"] {
+        let request = ws::request("/here").replace("GET /here ", &format!("GET {target} "));
+        let host = request.lines().find_map(|line| line.strip_prefix("Host: ")).expect("a host");
+        let request = request.replace("ws://x", &format!("ws://{host}"));
+        let mut client = Reader::connect(web.address);
+        client.send(request);
+        assert_eq!(client.response("GET").status, 101, "{target}");
+    }
+}
