@@ -43,3 +43,38 @@ fn a_websocket_may_be_asked_for_by_its_whole_address() {
         assert_eq!(client.response("GET").status, 101, "{target}");
     }
 }
+
+/// RFC 9110 §7.6.2.
+#[test]
+fn a_trace_and_an_options_go_no_further_than_they_may() {
+    let server = Server::answering(|_| ok("x"));
+    let web = Web::before(&[&server]);
+    let mut client = Reader::connect(web.address);
+    for (method, target, hops, status) in [
+        ("OPTIONS", "/", "0", 200),
+        ("OPTIONS", "*", "0", 200),
+        ("TRACE", "/", "0", 405),
+        ("TRACE", "/", "1", 200),
+        ("OPTIONS", "*", "10", 200),
+        ("GET", "/", "0", 200),
+    ] {
+        let before = server.heads().len();
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nMax-Forwards: {hops}\r\n\r\n");
+        client.send(head);
+        let answer = client.response(method);
+        assert_eq!(answer.status, status, "{method} {hops}");
+        let heads = server.heads();
+        if method == "GET" {
+            assert_eq!(heads[before].all("max-forwards"), ["0"], "the field says nothing of a GET");
+        } else if hops == "0" {
+            assert_eq!(heads.len(), before, "{method} is answered here");
+            assert!(answer.header("allow").expect("a list").contains("OPTIONS"));
+            assert_eq!(answer.body.is_empty(), method == "OPTIONS");
+        } else {
+            let left = (hops.parse::<u32>().expect("a number") - 1).to_string();
+            assert_eq!(heads[before].all("max-forwards"), [left]);
+        }
+    }
+    client.send("OPTIONS / HTTP/1.1\r\nHost: x\r\nMax-Forwards: many\r\n\r\n");
+    assert_eq!(client.response("OPTIONS").status, 400);
+}

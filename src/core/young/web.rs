@@ -229,8 +229,8 @@ impl Visit<'_> {
         step
     }
 
-    /// All that is decided from the head alone, in this order: is it HTTP, is it an upgrade, is
-    /// there a route, may this origin, which pool.
+    /// All that is decided from the head alone, in this order: is it HTTP, is it an upgrade, may
+    /// it go any further, is there a route, may this origin, which pool.
     fn judge<'h>(&self, bytes: &'h [u8]) -> Result<Judged<'h>, After> {
         let conn = &*self.conn;
         let Service::L7(l7) = &conn.listener.service else {
@@ -247,13 +247,26 @@ impl Visit<'_> {
         };
         let wants = upgrade::request(&head);
         let keep_alive = head.keep_alive && !self.is_last;
-        let rule = choose::rule(l7, &head).map_err(|(refusal, cause)| {
-            // What came with an upgrade is no request.
-            let is_clear = head.body.is_empty() && (!head.upgrade || self.inlet.is_empty());
-            if cause == Cause::NoRoute && keep_alive && is_clear {
+        // What came with an upgrade is no request.
+        let is_clear = head.body.is_empty() && (!head.upgrade || self.inlet.is_empty());
+        let decline = |refusal, stage, cause| {
+            if keep_alive && is_clear {
                 return After::Decline(refusal, manner.clone());
             }
-            refuse(refusal, Stage::Route, cause)
+            refuse(refusal, stage, cause)
+        };
+        if head.max_forwards == Some(0) {
+            // RFC 9110 §7.6.2: it is answered here. A TRACE is not echoed: its head may hold what
+            // the client's own scripts must not see (§9.3.8).
+            return Err(if head.method == "TRACE" {
+                decline(Refusal::new(405, "TRACE is not served."), Stage::Head, Cause::Method)
+            } else {
+                decline(Refusal::new(200, ""), Stage::Http, Cause::Done)
+            });
+        }
+        let rule = choose::rule(l7, &head).map_err(|(refusal, cause)| match cause {
+            Cause::NoRoute => decline(refusal, Stage::Route, cause),
+            _ => refuse(refusal, Stage::Route, cause),
         })?;
         let terms = &conn.birth.terms[rule];
         let count = |result| terms.route.handshakes.count(result);

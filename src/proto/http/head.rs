@@ -23,6 +23,9 @@ pub struct RequestHead<'a> {
     pub keep_alive: bool,
     /// The client waits for `100 Continue` before it sends the body.
     pub expect_continue: bool,
+    /// How many hops a TRACE or an OPTIONS may still take (RFC 9110 §7.6.2). Of other methods the
+    /// field says nothing.
+    pub max_forwards: Option<u32>,
     /// There is an Upgrade header; [`crate::proto::upgrade`] says what it is worth.
     pub upgrade: bool,
 }
@@ -73,6 +76,7 @@ pub fn parse_request<'a>(
         keep_alive: keeps_alive(&nominated, version),
         expect_continue: version == Version::Http11
             && fields::has_token(&fields, "expect", "100-continue"),
+        max_forwards: max_forwards(method, &fields)?,
         upgrade: fields.iter().any(|field| field.is("upgrade")),
         fields,
         nominated,
@@ -314,6 +318,20 @@ fn split_port(host: &str) -> (&str, Option<&str>) {
         Some((name, port)) if !port.contains(']') => (name, Some(port)),
         _ => (host, None),
     }
+}
+
+/// Digits only; a number that does not fit is the largest that does (RFC 9110 §7.6.2).
+fn max_forwards(method: &str, fields: &[Field<'_>]) -> Result<Option<u32>, HeadFault> {
+    if !matches!(method, "TRACE" | "OPTIONS") {
+        return Ok(None);
+    }
+    let line = fields::only(fields, "max-forwards").map_err(|_| HeadFault::MaxForwards)?;
+    let Some(value) = line else { return Ok(None) };
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(HeadFault::MaxForwards);
+    }
+    let add = |sum: u32, digit: &u8| sum.saturating_mul(10).saturating_add((digit - b'0').into());
+    Ok(Some(value.iter().fold(0, add)))
 }
 
 fn keeps_alive(nominated: &Nominated<'_>, version: Version) -> bool {

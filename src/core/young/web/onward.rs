@@ -17,6 +17,7 @@ use super::{Visit, canonical, trusts};
 const REQUEST_ID: &str = "X-Request-Id";
 const FORWARDED_FOR: &str = "X-Forwarded-For";
 const EXTENSIONS: &str = "Sec-WebSocket-Extensions";
+const MAX_FORWARDS: &str = "Max-Forwards";
 /// Bytes of an id that a trusted peer gave.
 const ID_BYTES_MAX: usize = 128;
 
@@ -37,6 +38,10 @@ impl Visit<'_> {
             None => {}
         }
         edits.set(REQUEST_ID, id.as_bytes());
+        // RFC 9110 §7.6.2: one that has none left was not sent on.
+        if let Some(hops) = head.max_forwards {
+            edits.set(MAX_FORWARDS, hops.saturating_sub(1).to_string().into_bytes());
+        }
         let (client, tls) = (self.address, self.client.is_tls());
         let (port, trusted) = (self.port, self.trusted);
         let origin = Origin { client, real: self.real(head), port, tls, trusted };

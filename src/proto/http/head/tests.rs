@@ -212,6 +212,30 @@ fn a_target_goes_on_without_its_authority() {
     }
 }
 
+/// RFC 9110 §7.6.2.
+#[test]
+fn hops_are_counted_for_trace_and_options_only() {
+    let hops = |method: &str, lines: &str| {
+        let text = format!("{method} / HTTP/1.1\r\nHost: x\r\n{lines}\r\n");
+        request(&text).map(|head| head.max_forwards)
+    };
+    for (lines, found) in [
+        ("", Ok(None)),
+        ("Max-Forwards: 0\r\n", Ok(Some(0))),
+        ("MAX-FORWARDS: 07\r\n", Ok(Some(7))),
+        ("Max-Forwards: 99999999999999999999\r\n", Ok(Some(u32::MAX))),
+        ("Max-Forwards:\r\n", Err(HeadFault::MaxForwards)),
+        ("Max-Forwards: -1\r\n", Err(HeadFault::MaxForwards)),
+        ("Max-Forwards: 1, 1\r\n", Err(HeadFault::MaxForwards)),
+        ("Max-Forwards: 1\r\nMax-Forwards: 1\r\n", Err(HeadFault::MaxForwards)),
+    ] {
+        assert_eq!(hops("TRACE", lines), found, "{lines:?}");
+        assert_eq!(hops("OPTIONS", lines), found, "{lines:?}");
+        assert_eq!(hops("GET", lines), Ok(None), "{lines:?}");
+    }
+    assert_eq!(HeadFault::MaxForwards.status(), 400);
+}
+
 #[test]
 fn bounds_have_their_own_status() {
     let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(8));
