@@ -78,3 +78,49 @@ fn a_trace_and_an_options_go_no_further_than_they_may() {
     client.send("OPTIONS / HTTP/1.1\r\nHost: x\r\nMax-Forwards: many\r\n\r\n");
     assert_eq!(client.response("OPTIONS").status, 400);
 }
+
+/// RFC 9110 §6.6.1.
+#[test]
+fn an_answer_without_a_date_gets_the_one_it_came_at() {
+    const OLD: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    let server = Server::answering(|request| match request.head.target() {
+        "/none" => ok("x"),
+        "/own" => format!("HTTP/1.1 304 Same\r\nDate: {OLD}\r\n\r\n").into_bytes(),
+        _ => format!("HTTP/1.1 204 No\r\nConnection: date\r\nDate: {OLD}\r\n\r\n").into_bytes(),
+    });
+    let web = Web::before(&[&server]);
+    let mut client = Reader::connect(web.address);
+    let mut dates = |path: &str| {
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let answer = client.response("GET");
+        answer.head.all("date").into_iter().map(str::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(dates("/own"), [OLD]);
+    for path in ["/none", "/nominated"] {
+        let told = dates(path);
+        assert_eq!(told.len(), 1, "{path}");
+        let date = httpdate::parse_http_date(&told[0]).expect("as RFC 9110 writes it");
+        let age = std::time::SystemTime::now().duration_since(date).expect("not in the future");
+        assert!(age < common::PATIENCE, "{path}: {age:?}");
+    }
+}
+
+#[test]
+fn an_interim_answer_and_a_switch_of_protocols_get_no_date() {
+    let server = Server::scripted(|mut reader| {
+        reader.head();
+        reader.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+        reader.send(ok("x"));
+        reader.rest();
+    });
+    let web = Web::before(&[&server]);
+    let mut client = Reader::connect(web.address);
+    client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(client.head().expect("an interim").header("date"), None);
+    assert!(client.response("GET").header("date").is_some());
+    let web = Web::before(&[&ws::echo_server("a")]);
+    let mut client = Reader::connect(web.address);
+    client.send(ws::request("/"));
+    let answer = client.response("GET");
+    assert_eq!((answer.status, answer.header("date")), (101, None));
+}

@@ -65,9 +65,8 @@ impl Refusal {
             503 => format!("Retry-After: {}\r\n", RETRY_AFTER_MIN + jitter % RETRY_AFTER_SPREAD),
             _ => String::new(),
         };
-        // Who answers on their own account is the origin of the answer, and has a clock (RFC 9110
-        // §6.6.1).
-        let date = HttpDate::from(SystemTime::now());
+        // Who answers on their own account is the origin of the answer (RFC 9110 §6.6.1).
+        let date = date();
         let mut bytes = format!(
             "HTTP/1.1 {status} {reason}\r\nDate: {date}\r\n{media}Content-Length: {}\r\n\
              Cache-Control: no-store\r\nX-Request-Id: {id}\r\n{extra}\
@@ -85,6 +84,11 @@ impl Refusal {
 /// Seconds; the answer asks for at least this and less than this plus the spread.
 const RETRY_AFTER_MIN: u64 = 1;
 const RETRY_AFTER_SPREAD: u64 = 5;
+
+/// The time as a `Date` tells it.
+pub fn date() -> HttpDate {
+    HttpDate::from(SystemTime::now())
+}
 
 /// The reason phrase of every status we answer with.
 fn reason(status: u16) -> &'static str {
