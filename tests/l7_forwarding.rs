@@ -73,6 +73,26 @@ fn no_trailer_says_what_a_head_was_judged_by() {
     assert_eq!(server.heads().len(), 2);
 }
 
+/// RFC 9110 §7.6.1: what Connection nominates is for this hop, wherever it stands.
+#[test]
+fn no_trailer_passes_that_connection_nominates() {
+    let server = Server::answering(|_| ok("x"));
+    let web = Web::before(&[&server]);
+    for (nominated, status) in [("X-Other", 200), ("X-Sum", 400), ("close, x-sum", 400)] {
+        for pause in [0, 100] {
+            let mut client = Reader::connect(web.address);
+            client.send(format!(
+                "POST / HTTP/1.1\r\nHost: x\r\nConnection: {nominated}\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
+            ));
+            std::thread::sleep(Duration::from_millis(pause));
+            client.send("0\r\nX-Sum: 42\r\n\r\n");
+            assert_eq!(client.response("POST").status, status, "{nominated}");
+        }
+    }
+    assert_eq!(server.heads().len(), 2);
+}
+
 #[test]
 fn whom_a_listener_trusts_may_change_between_two_requests() {
     let server = Server::answering(|_| ok("x"));

@@ -306,7 +306,7 @@ impl Visit<'_> {
         self.rewrite(&head, onward, &manner.id, offer, &mut out);
         let mut asked = Asked { keep_alive, ..Asked::new(&head, manner) };
         if head.body == Body::Chunked {
-            asked.refused = self.told_in_trailers();
+            asked.refused = self.refused_in_trailers(&head);
         }
         Ok(Judged { asked, out, wants, place })
     }

@@ -95,7 +95,7 @@ impl Chunked {
 
     /// A body whose reader may take a trailer for a field of the head: what would be framing,
     /// hop-by-hop, forwarding, routing or authentication there is refused, and so are `refused`,
-    /// the names of what we tell ourselves.
+    /// the names of what we tell ourselves and of what Connection nominates.
     pub fn of_request(refused: Option<Arc<[Name]>>) -> Self {
         let trailers = Trailers::Harmless { name: Name::EMPTY, refused };
         Self { trailers, ..Self::new() }

@@ -101,9 +101,11 @@ impl Visit<'_> {
         names.flat_map(|it| [&it.subject, &it.fingerprint]).flatten().map(|name| &**name)
     }
 
-    /// The same, for trailers: a server may take one for a field of the head.
-    pub(super) fn told_in_trailers(&self) -> Option<Arc<[Name]>> {
-        let names: Arc<[Name]> = self.told_names().map(Name::of).collect();
+    /// The same, for trailers: a server may take one for a field of the head. What the request's
+    /// Connection nominates ends here behind a body too (RFC 9110 §7.6.1).
+    pub(super) fn refused_in_trailers(&self, head: &RequestHead<'_>) -> Option<Arc<[Name]>> {
+        let told = self.told_names().map(Name::of);
+        let names: Arc<[Name]> = told.chain(head.nominated.names()).collect();
         (!names.is_empty()).then_some(names)
     }
 }
