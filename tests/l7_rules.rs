@@ -3,7 +3,7 @@
 mod common;
 
 use common::http::{Reader, Server, ok};
-use common::web::Web;
+use common::web::{Shape, Web};
 use common::ws;
 
 /// RFC 9112 §3.2.1 and §3.2.4: the server is not told that its client took it for a proxy.
@@ -123,4 +123,28 @@ fn an_interim_answer_and_a_switch_of_protocols_get_no_date() {
     client.send(ws::request("/"));
     let answer = client.response("GET");
     assert_eq!((answer.status, answer.header("date")), (101, None));
+}
+
+/// RFC 9110 §9.3.2.
+#[test]
+fn a_head_request_that_cannot_be_read_is_answered_without_a_body() {
+    let server = Server::answering(|_| ok("never"));
+    let timeouts = "handshake = \"1s\"";
+    let web = Web::shaped(&[&server], Shape { timeouts, ..Shape::default() });
+    for (request, status) in [
+        ("HEAD / HTTP/1.1\r\nHost: x\r\nX : y\r\n\r\n", " 400 "),
+        ("\r\nHEAD / HTTP/1.1\r\nHost: x\nX: y\r\n\r\n", " 400 "),
+        ("HEAD / HTTP/1.1\r\nHost: x\r\n", " 408 "),
+    ] {
+        let mut client = Reader::connect(web.address);
+        client.send(request);
+        let head = client.head().expect("a head");
+        assert!(head.start.contains(status), "{request:?}: {}", head.start);
+        assert_ne!(head.header("content-length"), Some("0"), "{request:?}");
+        assert!(client.at_end(), "{request:?}");
+    }
+    let mut client = Reader::connect(web.address);
+    client.send("GET / HTTP/1.1\r\nHost: x\r\nX : y\r\n\r\n");
+    assert!(!client.response("GET").body.is_empty());
+    assert_eq!(server.accepted(), 0);
 }

@@ -167,7 +167,7 @@ impl Visit<'_> {
             Lack::Silent if late => ended(Cause::Timeout),
             _ if late => {
                 let refusal = Refusal::new(408, "The request's head did not come in time.");
-                self.refuse(refusal, self.manner(None)).await;
+                self.refuse(refusal, self.manner_of_unread(self.inlet.held())).await;
                 ended(Cause::Timeout)
             }
             Lack::Silent if is_first => ended(Cause::Quiet),
@@ -176,7 +176,7 @@ impl Visit<'_> {
             Lack::Failed(error) => ended(super::transport::cause(&error)),
             Lack::Bad(fault) => {
                 let refusal = Refusal::new(fault.status(), head::sentence_of(fault));
-                self.refuse(refusal, self.manner(None)).await;
+                self.refuse(refusal, self.manner_of_unread(self.inlet.held())).await;
                 ended(head::cause_of(fault))
             }
         })
@@ -239,7 +239,7 @@ impl Visit<'_> {
         let head = parse_request(bytes, &limits(&conn.listener)).map_err(|fault| {
             let refusal = Refusal::new(fault.status(), head::sentence_of(fault));
             let ending = Ending::client(Stage::Head, head::cause_of(fault));
-            After::Refuse(refusal, self.manner(None), ending)
+            After::Refuse(refusal, self.manner_of_unread(bytes), ending)
         })?;
         let manner = self.manner(Some(&head));
         let refuse = |refusal, stage, cause| {
@@ -346,6 +346,12 @@ impl Visit<'_> {
         }
     }
 
+    /// The same where the head, which begins with `bytes`, is illegal or not whole. Also who asked
+    /// in vain with HEAD waits for no body (RFC 9110 §9.3.2).
+    fn manner_of_unread(&self, bytes: &[u8]) -> Manner {
+        Manner { head_only: asks_for_head(bytes), ..self.manner(None) }
+    }
+
     /// Tells the client why, and ends its connection so that it can read that.
     async fn refuse(&mut self, refusal: Refusal, manner: Manner) {
         let guard = self.core.guard(self.client.fd(), LINGER);
@@ -388,6 +394,11 @@ impl Visit<'_> {
         drop(guard);
         written.map_err(|e| Ending::client(Stage::Http, super::transport::cause(&e)))
     }
+}
+
+/// Whether what came of a head is of a HEAD, behind the empty line that may precede it.
+fn asks_for_head(bytes: &[u8]) -> bool {
+    bytes.strip_prefix(b"\r\n").unwrap_or(bytes).starts_with(b"HEAD ")
 }
 
 /// Bytes a client may send before its upgrade is answered.
