@@ -148,3 +148,20 @@ fn a_head_request_that_cannot_be_read_is_answered_without_a_body() {
     assert!(!client.response("GET").body.is_empty());
     assert_eq!(server.accepted(), 0);
 }
+
+/// RFC 9110 §10.1.1.
+#[test]
+fn an_old_client_expects_nothing() {
+    let server = Server::answering(|request| ok(&request.text()));
+    let web = Web::before(&[&server]);
+    for (version, expected) in [("1.0", None), ("1.1", Some("100-continue"))] {
+        let mut client = Reader::connect(web.address);
+        client.send(format!(
+            "POST / HTTP/{version}\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n\
+             hello"
+        ));
+        assert_eq!(client.response("POST").text(), "hello");
+        let heads = server.heads();
+        assert_eq!(heads.last().expect("a head").header("expect"), expected, "{version}");
+    }
+}

@@ -17,6 +17,7 @@ use super::{Visit, canonical, trusts};
 const REQUEST_ID: &str = "X-Request-Id";
 const FORWARDED_FOR: &str = "X-Forwarded-For";
 const EXTENSIONS: &str = "Sec-WebSocket-Extensions";
+const EXPECT: &str = "Expect";
 const MAX_FORWARDS: &str = "Max-Forwards";
 /// Bytes of an id that a trusted peer gave.
 const ID_BYTES_MAX: usize = 128;
@@ -38,6 +39,11 @@ impl Visit<'_> {
             None => {}
         }
         edits.set(REQUEST_ID, id.as_bytes());
+        // RFC 9110 §10.1.1: HTTP/1.0 knows no 100, so its client waits for none. What goes on is
+        // HTTP/1.1, where the server would take it at its word.
+        if head.version == Version::Http10 {
+            edits.remove(EXPECT);
+        }
         // RFC 9110 §7.6.2: one that has none left was not sent on.
         if let Some(hops) = head.max_forwards {
             edits.set(MAX_FORWARDS, hops.saturating_sub(1).to_string().into_bytes());
