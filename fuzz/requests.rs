@@ -141,7 +141,9 @@ impl<'a> Lines<'a> {
         let start = lines.next().unwrap_or_default();
         let field = |line: &'a [u8]| {
             let colon = line.iter().position(|byte| *byte == b':')?;
-            Some((line[..colon].to_ascii_lowercase(), trim(&line[colon + 1..], b" \t\r")))
+            // Blanks before a colon are put up with in answers, and no legal request has any.
+            let name = trim(&line[..colon], b" \t").to_ascii_lowercase();
+            Some((name, trim(&line[colon + 1..], b" \t\r")))
         };
         Lines { start, fields: lines.filter_map(field).collect() }
     }

@@ -165,3 +165,21 @@ fn an_old_client_expects_nothing() {
         assert_eq!(heads.last().expect("a head").header("expect"), expected, "{version}");
     }
 }
+
+/// RFC 9112 §5.1.
+#[test]
+fn an_answers_blank_before_a_colon_is_taken_out() {
+    let server = Server::answering(|_| {
+        Vec::from("HTTP/1.1 200 OK\r\nContent-Length : 2\r\nX-Own \t: y\r\n\r\nok")
+    });
+    let web = Web::before(&[&server]);
+    let mut client = Reader::connect(web.address);
+    for _ in 0..2 {
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        let answer = client.response("GET");
+        assert_eq!((answer.status, answer.text()), (200, "ok".into()));
+        assert_eq!(answer.header("x-own"), Some("y"));
+        assert!(!String::from_utf8_lossy(&answer.head.raw).contains(" :"));
+    }
+    assert_eq!(server.accepted(), 1, "its length was understood");
+}

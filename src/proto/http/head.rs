@@ -92,9 +92,11 @@ pub fn parse_response<'a>(
     let mut room = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut raw = httparse::Response::new(&mut []);
     let room = &mut room[..limits.fields.min(FIELDS_MAX)];
-    let parsed =
-        httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut raw, head, room);
-    match parsed {
+    // RFC 9112 §5.1: a proxy removes blanks between name and colon from a response. The names here
+    // are without, and so is what is written of them; a request with such a blank is refused.
+    let mut lenient = httparse::ParserConfig::default();
+    lenient.allow_spaces_after_header_name_in_responses(true);
+    match lenient.parse_response_with_uninit_headers(&mut raw, head, room) {
         Ok(httparse::Status::Complete(used)) if used == head.len() => {}
         Ok(_) => return Err(HeadFault::StartLine),
         Err(error) => return Err(fault(error, head)),

@@ -224,6 +224,16 @@ mod tests {
         assert_eq!(out, b"HTTP/1.1 204 No Content\r\nA: b\r\nConnection: close\r\n\r\n");
     }
 
+    /// RFC 9112 §5.1.
+    #[test]
+    fn a_blank_before_a_colon_does_not_go_on() {
+        let came = b"HTTP/1.1 200 OK\r\nContent-Length : 3\r\nKeep-Alive\t: 5\r\nA  : b\r\n\r\n";
+        let head = parse_response(came, &HeadLimits::default(), false).unwrap();
+        let mut out = Vec::new();
+        write_response(&mut out, &head, &Edits::default());
+        assert_eq!(out, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nA: b\r\n\r\n");
+    }
+
     #[test]
     fn responses_take_cookies_and_say_how_they_end() {
         let came =

@@ -262,6 +262,13 @@ fn responses() {
     assert_eq!((head.body, head.keep_alive), (Body::Chunked, false));
     let head = parse("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\n").unwrap();
     assert_eq!((head.body, head.keep_alive), (Body::UntilClose, false));
+    // RFC 9112 §5.1: a blank before the colon is no part of the name.
+    let head =
+        parse("HTTP/1.1 200 OK\r\nContent-Length \t: 3\r\nConnection : close\r\n\r\n").unwrap();
+    assert_eq!((head.body, head.keep_alive), (Body::Length(3), false));
+    assert_eq!(head.fields[0], Field { name: "Content-Length", value: b"3" });
+    let head = parse("HTTP/1.1 200 OK\r\nTransfer-Encoding : chunked\r\n\r\n").unwrap();
+    assert_eq!(head.body, Body::Chunked);
     assert!(parse("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n").unwrap().is_interim());
     assert!(!parse("HTTP/1.1 101 Switching Protocols\r\n\r\n").unwrap().is_interim());
     for bad in [
@@ -273,7 +280,10 @@ fn responses() {
         "HTTP/1.1 200 O\0K\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nA b: c\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n : b\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length : 1\r\nContent-Length: 1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length : 1\r\nTransfer-Encoding\t: chunked\r\n\r\n",
         "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
         "200 OK\r\n\r\n",
     ] {
