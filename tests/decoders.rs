@@ -170,7 +170,7 @@ fn chunks(rng: &mut Rng) -> Vec<u8> {
     let mut out = vec![rng.u8(..), rng.u8(..)];
     for _ in 0..rng.usize(0..5) {
         let size = rng.usize(1..40);
-        let extension = ["", ";a", ";a=\"b\"", ";"][rng.usize(0..4)];
+        let extension = ["", ";a", ";a=\"b\"", ";", " ", "\t ;a"][rng.usize(0..6)];
         let zeros = "0".repeat(rng.usize(0..3));
         out.extend_from_slice(format!("{zeros}{size:x}{extension}\r\n").as_bytes());
         out.extend((0..size).map(|_| rng.u8(..)));

@@ -183,3 +183,23 @@ fn an_answers_blank_before_a_colon_is_taken_out() {
     }
     assert_eq!(server.accepted(), 1, "its length was understood");
 }
+
+/// RFC 9112 §7.1.1: some servers write every size in a field of fixed width.
+#[test]
+fn an_answers_chunk_sizes_may_have_blanks_behind_them() {
+    let server = Server::answering(|_| {
+        Vec::from(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+             5  \r\nhello\r\n1 ;a=b\r\n!\r\n0 \r\n\r\n",
+        )
+    });
+    let web = Web::before(&[&server]);
+    let mut client = Reader::connect(web.address);
+    for version in ["1.1", "1.0"] {
+        client.send(format!("GET / HTTP/{version}\r\nHost: x\r\n\r\n"));
+        assert_eq!(client.response("GET").text(), "hello!", "{version}");
+    }
+    let mut client = Reader::connect(web.address);
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5 \r\n");
+    assert_eq!(client.response("POST").status, 400, "a request stays strict");
+}
