@@ -44,7 +44,7 @@ impl Headers for Lines<'_, '_> {
 pub fn rule(l7: &L7, head: &RequestHead<'_>) -> Result<usize, Nowhere> {
     let ambiguous = |refusal| (Refusal::new(400, sentence_of(refusal)), Cause::HeadBad);
     // `OPTIONS *` asks the server itself: the one its host's pages come from.
-    let target = if head.target == "*" { "/" } else { head.target };
+    let target = if head.target == "*" { "/" } else { head.path_and_query() };
     let target = Target::read(target.as_bytes()).map_err(ambiguous)?;
     let host = head.host.unwrap_or_default().as_bytes();
     let request = Request { host, target, headers: &Lines(head) };
@@ -137,6 +137,5 @@ fn sentence_of(refusal: route::Refusal) -> &'static str {
         route::Refusal::Segment => "The path holds an empty or a dot segment.",
         route::Refusal::Ambiguous => "The path is escaped so that it could be read in two ways.",
         route::Refusal::Host => "The Host header is not a host name.",
-        route::Refusal::Authority => "Host and request target name different hosts.",
     }
 }

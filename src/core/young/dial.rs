@@ -223,8 +223,7 @@ async fn attempt(
     }
     let mut preface = Vec::new();
     if let Some(version) = plan.send_proxy {
-        let unix = matches!(plan.servers[member].address, ServerAddress::Unix(_));
-        client.front.announce(version, client.fd, unix, &mut preface);
+        client.front.announce(version, client.fd, &mut preface);
     }
     let Some(tls) = &conn.snapshot.pools[want.pool].tls else {
         return Ok((Transport::plain(stream), preface));

@@ -47,7 +47,7 @@ struct Visit<'a> {
     port: u16,
     /// Its address is in `trusted`: its forwarding headers are believed. (That a trusted
     /// balancer told its address by a PROXY header is not enough: it need not have read any of
-    /// them.)
+    /// them. Nor is a client that such a header relays without naming it.)
     trusted: bool,
     /// Its listener has left the file: there is no next request.
     is_last: bool,
@@ -94,7 +94,7 @@ pub async fn serve(
     let told = front.told.map(|(_, to)| to.port());
     let port = told.unwrap_or_else(|| port_of(&conn.listener, client.fd()));
     let address = canonical(peer.ip());
-    let trusted = trusts(&conn.listener, address);
+    let trusted = believes(&conn.listener, &front, address);
     let inlet = Inlet::new(std::mem::take(&mut front.tail));
     let client = Channel::new(client);
     let is_last = false;
@@ -169,7 +169,7 @@ impl Visit<'_> {
             Lack::Silent if late => ended(Cause::Timeout),
             _ if late => {
                 let refusal = Refusal::new(408, "The request's head did not come in time.");
-                self.refuse(refusal, self.manner(None)).await;
+                self.refuse(refusal, self.manner_of_unread(self.inlet.held())).await;
                 ended(Cause::Timeout)
             }
             Lack::Silent if is_first => ended(Cause::Quiet),
@@ -178,7 +178,7 @@ impl Visit<'_> {
             Lack::Failed(error) => ended(super::transport::cause(&error)),
             Lack::Bad(fault) => {
                 let refusal = Refusal::new(fault.status(), head::sentence_of(fault));
-                self.refuse(refusal, self.manner(None)).await;
+                self.refuse(refusal, self.manner_of_unread(self.inlet.held())).await;
                 ended(head::cause_of(fault))
             }
         })
@@ -231,8 +231,8 @@ impl Visit<'_> {
         step
     }
 
-    /// All that is decided from the head alone, in this order: is it HTTP, is it an upgrade, is
-    /// there a route, may this origin, which pool.
+    /// All that is decided from the head alone, in this order: is it HTTP, is it an upgrade, may
+    /// it go any further, is there a route, may this origin, which pool.
     fn judge<'h>(&self, bytes: &'h [u8]) -> Result<Judged<'h>, After> {
         let conn = &*self.conn;
         let Service::L7(l7) = &conn.listener.service else {
@@ -241,7 +241,7 @@ impl Visit<'_> {
         let head = parse_request(bytes, &limits(&conn.listener)).map_err(|fault| {
             let refusal = Refusal::new(fault.status(), head::sentence_of(fault));
             let ending = Ending::client(Stage::Head, head::cause_of(fault));
-            After::Refuse(refusal, self.manner(None), ending)
+            After::Refuse(refusal, self.manner_of_unread(bytes), ending)
         })?;
         let manner = self.manner(Some(&head));
         let refuse = |refusal, stage, cause| {
@@ -249,13 +249,26 @@ impl Visit<'_> {
         };
         let wants = upgrade::request(&head);
         let keep_alive = head.keep_alive && !self.is_last;
-        let rule = choose::rule(l7, &head).map_err(|(refusal, cause)| {
-            // What came with an upgrade is no request.
-            let is_clear = head.body.is_empty() && (!head.upgrade || self.inlet.is_empty());
-            if cause == Cause::NoRoute && keep_alive && is_clear {
+        // What came with an upgrade is no request.
+        let is_clear = head.body.is_empty() && (!head.upgrade || self.inlet.is_empty());
+        let decline = |refusal, stage, cause| {
+            if keep_alive && is_clear {
                 return After::Decline(refusal, manner.clone());
             }
-            refuse(refusal, Stage::Route, cause)
+            refuse(refusal, stage, cause)
+        };
+        if head.max_forwards == Some(0) {
+            // RFC 9110 §7.6.2: it is answered here. A TRACE is not echoed: its head may hold what
+            // the client's own scripts must not see (§9.3.8).
+            return Err(if head.method == "TRACE" {
+                decline(Refusal::new(405, "TRACE is not served."), Stage::Head, Cause::Method)
+            } else {
+                decline(Refusal::new(200, ""), Stage::Http, Cause::Done)
+            });
+        }
+        let rule = choose::rule(l7, &head).map_err(|(refusal, cause)| match cause {
+            Cause::NoRoute => decline(refusal, Stage::Route, cause),
+            _ => refuse(refusal, Stage::Route, cause),
         })?;
         let terms = &conn.birth.terms[rule];
         let count = |result| terms.route.handshakes.count(result);
@@ -295,7 +308,7 @@ impl Visit<'_> {
         self.rewrite(&head, onward, &manner.id, offer, &mut out);
         let mut asked = Asked { keep_alive, ..Asked::new(&head, manner) };
         if head.body == Body::Chunked {
-            asked.refused = self.told_in_trailers();
+            asked.refused = self.refused_in_trailers(&head);
         }
         Ok(Judged { asked, out, wants, place })
     }
@@ -319,7 +332,7 @@ impl Visit<'_> {
         self.conn.listener_index = index;
         self.conn.birth = self.core.with_table(|table| Rc::clone(&table.births[index]));
         self.conn.snapshot = snapshot;
-        self.trusted = trusts(&self.conn.listener, self.address);
+        self.trusted = believes(&self.conn.listener, &self.front, self.address);
     }
 
     fn manner(&self, head: Option<&RequestHead<'_>>) -> Manner {
@@ -334,6 +347,12 @@ impl Visit<'_> {
             head_only: head.is_some_and(RequestHead::is_head),
             close: true,
         }
+    }
+
+    /// The same where the head, which begins with `bytes`, is illegal or not whole. Also who asked
+    /// in vain with HEAD waits for no body (RFC 9110 §9.3.2).
+    fn manner_of_unread(&self, bytes: &[u8]) -> Manner {
+        Manner { head_only: asks_for_head(bytes), ..self.manner(None) }
     }
 
     /// Tells the client why, and ends its connection so that it can read that.
@@ -380,6 +399,11 @@ impl Visit<'_> {
     }
 }
 
+/// Whether what came of a head is of a HEAD, behind the empty line that may precede it.
+fn asks_for_head(bytes: &[u8]) -> bool {
+    bytes.strip_prefix(b"\r\n").unwrap_or(bytes).starts_with(b"HEAD ")
+}
+
 /// Bytes a client may send before its upgrade is answered.
 const EARLY_MAX: usize = 16 << 10;
 
@@ -390,6 +414,12 @@ fn port_of(listener: &Listener, client: RawFd) -> u16 {
         return first;
     }
     socket::local(client).map_or(0, |local| local.port())
+}
+
+/// Whether the forwarding fields of a client's requests are believed. The address of a client that
+/// nobody named is its balancer's, and no word for what it sends.
+fn believes(listener: &Listener, front: &Front, client: IpAddr) -> bool {
+    !front.unnamed && trusts(listener, client)
 }
 
 fn trusts(listener: &Listener, peer: IpAddr) -> bool {

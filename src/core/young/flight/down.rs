@@ -8,7 +8,7 @@ use crate::proto::http::{
 };
 
 use super::{Answered, Flight, Heard, INTERIM_MAX, LINGER, Sent, cause, refusal};
-use crate::core::young::answer::Manner;
+use crate::core::young::answer::{self, Manner};
 use crate::core::young::body::Passage;
 use crate::core::young::channel::{Inlet, READ_BYTES};
 use crate::core::young::head::{self, Lack};
@@ -142,6 +142,11 @@ impl Flight<'_> {
         {
             edits.add("Upgrade", protocols);
             edits.add("Connection", b"Upgrade".as_slice());
+        }
+        // RFC 9110 §6.6.1: who has a clock and passes an answer on says when it came, if its server
+        // did not, or has said it to this hop alone.
+        if head.value("date").is_none() || head.nominated.has("date") {
+            edits.add("Date", answer::date().to_string().into_bytes());
         }
         if let Some(line) = self.set_cookie {
             edits.add("Set-Cookie", line.as_bytes());
