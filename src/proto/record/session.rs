@@ -289,10 +289,12 @@ fn gather(buffer: &mut [u8], plain: &mut Range<usize>, piece: Range<usize>) {
     }
 }
 
-/// `Ok(true)`: `close_notify`. `Ok(false)`: a warning that changes nothing.
+/// `Ok(true)`: `close_notify`. `Ok(false)`: a warning that changes nothing. An alert without
+/// content is unexpected in TLS 1.3 (RFC 8446 section 5.4); any other length is only a wrong one.
 fn alert(version: Version, bytes: &[u8]) -> Result<bool, Fault> {
     let &[level, description] = bytes else {
-        return Err(Fault::DecodeError);
+        let is_empty = version == Version::Tls13 && bytes.is_empty();
+        return Err(if is_empty { Fault::UnexpectedMessage } else { Fault::DecodeError });
     };
     match Alert(description) {
         Alert::CLOSE_NOTIFY => Ok(true),

@@ -317,7 +317,10 @@ fn what_may_not_come_is_refused_by_name() {
         (Role::Server, Tls13, Kind::Alert, &[1, 42], PeerAlert(42)),
         (Role::Server, Tls12, Kind::Alert, &[2, 20], PeerAlert(20)),
         (Role::Server, Tls12, Kind::Alert, &[1], DecodeError),
-        (Role::Server, Tls13, Kind::Alert, &[], DecodeError),
+        (Role::Server, Tls12, Kind::Alert, &[], DecodeError),
+        (Role::Server, Tls13, Kind::Alert, &[], UnexpectedMessage),
+        (Role::Client, Tls13, Kind::Alert, &[], UnexpectedMessage),
+        (Role::Server, Tls13, Kind::Alert, &[2], DecodeError),
         (Role::Server, Tls13, Kind::Alert, &[1, 0, 1, 0], DecodeError),
     ];
     for (role, version, kind, plain, expected) in cases {
