@@ -283,6 +283,83 @@ fn key_changes_of_a_client_that_does_not_read_are_not_answered_one_by_one() {
     assert!(metric("standpipe_tls_key_updates_sent_total") >= 1.0);
 }
 
+/// A runtime that drains as soon as it is told to.
+const DRAINS_AT_ONCE: &str = "[runtime]\nworkers = 1\nadmin = \"{admin}\"\ndrain_delay = \"0s\"\n";
+
+/// One request, and all of its answer, which ends with `end`.
+fn ask(client: &mut Client, end: &str) {
+    let request = "GET / HTTP/1.1\r\nHost: web.example\r\n\r\n";
+    client.write_all(request.as_bytes()).expect("a request");
+    let (mut answer, mut chunk) = (Vec::new(), [0; 1024]);
+    while !answer.ends_with(end.as_bytes()) {
+        let got = client.read(&mut chunk).expect("an answer");
+        assert!(got > 0, "{}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&chunk[..got]);
+    }
+}
+
+/// RFC 8446 section 6.1 and RFC 9112 section 9.8: where nothing is cut, no connection ends as if
+/// something were.
+#[test]
+fn an_http_connection_that_ends_in_order_is_told_close_notify() {
+    let server = common::http::Server::answering(|_| common::http::ok("fine"));
+    let timeouts = "handshake = \"2s\"\nkeepalive = \"1s\"";
+    let scene = Scene::timed(timeouts, "l7", "", server.address, "", &[]);
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = Arc::new(scene.authority.client(&[version]));
+        let new = || connect(scene.at, &config, "web.example").expect("a handshake");
+        let leave = |client: &mut Client| {
+            client.conn.send_close_notify();
+            client.conn.complete_io(&mut client.sock).expect("goodbye goes out");
+        };
+        let (mut asked, mut quiet) = (new(), new());
+        ask(&mut asked, "fine");
+        for client in [&mut asked, &mut quiet] {
+            leave(client);
+            ended(client).expect("close_notify comes back, though no FIN went out");
+        }
+        let (mut kept, mut silent) = (new(), new());
+        ask(&mut kept, "fine");
+        ended(&mut kept).expect("close_notify when the time for another request is over");
+        ended(&mut silent).expect("close_notify when the time for the first one is over");
+    }
+    for ending in ["client/http/done", "client/head/quiet", "client/http/keepalive_over"] {
+        wait_ended(&scene.standpipe, ending, 2);
+    }
+    wait_ended(&scene.standpipe, "client/head/timeout", 2);
+}
+
+#[test]
+fn a_drain_tells_idle_http_clients_close_notify_and_waits_for_none_of_them() {
+    let server = common::http::Server::answering(|_| common::http::ok("fine"));
+    let mut scene = Scene::new("l7", "", server.address, DRAINS_AT_ONCE, &[]);
+    let mut clients = open(&scene, 50);
+    for client in &mut clients {
+        ask(client, "fine");
+    }
+    scene.standpipe.signal("TERM");
+    // None of them has read its goodbye, let alone answered it.
+    scene.standpipe.wait_exit();
+    for client in &mut clients {
+        ended(client).expect("close_notify");
+    }
+}
+
+/// What came with the record that broke a session lies unread behind it: closing over that would be
+/// a reset, which may overtake the alert.
+#[test]
+fn an_http_client_whose_session_breaks_can_still_read_why() {
+    let server = common::http::Server::answering(|_| common::http::ok("fine"));
+    let scene = Scene::new("l7", "", server.address, "", &[]);
+    let mut client = open(&scene, 1).remove(0);
+    ask(&mut client, "fine");
+    let mut burst = vec![23, 3, 3, 0, 40];
+    burst.resize(200_000, 0);
+    client.sock.write_all(&burst).expect("all of it goes out");
+    let told = ended(&mut client).expect_err("an alert").to_string();
+    assert!(told.contains("BadRecordMac"), "{told}");
+}
+
 /// A request for an upgrade and, in the same write, the end of the client's session.
 #[test]
 fn an_ending_that_comes_with_the_upgrade_is_heard_by_the_long_life() {

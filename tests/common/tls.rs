@@ -175,7 +175,14 @@ pub struct Scene {
     pub authority: Authority,
 }
 
-fn config(at: SocketAddr, mode: &str, tls: &str, server: SocketAddr, pool: &str) -> String {
+fn config(
+    at: SocketAddr,
+    mode: &str,
+    tls: &str,
+    server: SocketAddr,
+    pool: &str,
+    timeouts: &str,
+) -> String {
     let route = match mode {
         "l4" => "pool = \"pool\"\n",
         _ => "[[listeners.edge.routes]]\npath = \"/\"\npool = \"pool\"\n",
@@ -184,7 +191,7 @@ fn config(at: SocketAddr, mode: &str, tls: &str, server: SocketAddr, pool: &str)
         "[listeners.edge]\nbind = [\"{at}\"]\nmode = \"{mode}\"\n\
          tls.certificates = [{{ cert = \"web.pem\", key = \"web.key\" }}]\n{tls}\n{route}\
          [pools.pool]\nservers = [\"{server}\"]\n{pool}\n\
-         [timeouts]\nhandshake = \"2s\"\n"
+         [timeouts]\n{timeouts}\n"
     )
 }
 
@@ -215,6 +222,19 @@ impl Scene {
         pool: &str,
         more: &[(&str, &Pair)],
     ) -> Scene {
+        let timeouts = format!("handshake = \"{handshake}\"");
+        Scene::timed(&timeouts, mode, tls, server, pool, more)
+    }
+
+    /// As [`Scene::new`], with these lines in `[timeouts]`.
+    pub fn timed(
+        timeouts: &str,
+        mode: &str,
+        tls: &str,
+        server: SocketAddr,
+        pool: &str,
+        more: &[(&str, &Pair)],
+    ) -> Scene {
         let authority = Authority::new();
         let web = authority.issue("web", &["web.example", "localhost", "127.0.0.1"]);
         let ca = authority.pem();
@@ -230,8 +250,7 @@ impl Scene {
         let files: Vec<(&str, &[u8])> =
             files.iter().map(|(name, text)| (&name[..], text.as_bytes())).collect();
         let at = SocketAddr::from(([127, 0, 0, 1], port()));
-        let config = config(at, mode, tls, server, pool)
-            .replace("handshake = \"2s\"", &format!("handshake = \"{handshake}\""));
+        let config = config(at, mode, tls, server, pool, timeouts);
         Scene { standpipe: Standpipe::start_with(&config, &files, &[]), at, authority }
     }
 

@@ -99,6 +99,15 @@ impl Channel {
         }
     }
 
+    /// Reads and forgets at most `most` bytes of what the peer sent, as they came; 0 is the end of
+    /// the stream.
+    ///
+    /// # Errors
+    /// What `recv(2)` answers.
+    pub async fn forget(&self, most: usize) -> io::Result<usize> {
+        self.stream.read(&mut Vec::new(), most).await
+    }
+
     /// Opens the records that are there; `None`: not one of them is whole.
     async fn open(
         &self,
