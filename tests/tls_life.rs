@@ -5,11 +5,15 @@
 mod common;
 
 use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::l4::{Accepting, echo, wait_ended};
-use common::tls::{Authority, Client, Pair, Scene, connect, echo_server, echoed, ended};
+use common::tls::{
+    Authority, Client, Pair, Scene, Served, connect, echo_server, echoed, ended, serving,
+};
 use common::{PATIENCE, wait_until};
 use rustls::{AlertDescription, Error, KeyLog};
 
@@ -286,9 +290,10 @@ fn key_changes_of_a_client_that_does_not_read_are_not_answered_one_by_one() {
 /// A runtime that drains as soon as it is told to.
 const DRAINS_AT_ONCE: &str = "[runtime]\nworkers = 1\nadmin = \"{admin}\"\ndrain_delay = \"0s\"\n";
 
+const GET: &str = "GET / HTTP/1.1\r\nHost: web.example\r\n\r\n";
+
 /// One request, and all of its answer, which ends with `end`.
-fn ask(client: &mut Client, end: &str) {
-    let request = "GET / HTTP/1.1\r\nHost: web.example\r\n\r\n";
+fn ask(client: &mut Client, request: &str, end: &str) {
     client.write_all(request.as_bytes()).expect("a request");
     let (mut answer, mut chunk) = (Vec::new(), [0; 1024]);
     while !answer.ends_with(end.as_bytes()) {
@@ -313,13 +318,13 @@ fn an_http_connection_that_ends_in_order_is_told_close_notify() {
             client.conn.complete_io(&mut client.sock).expect("goodbye goes out");
         };
         let (mut asked, mut quiet) = (new(), new());
-        ask(&mut asked, "fine");
+        ask(&mut asked, GET, "fine");
         for client in [&mut asked, &mut quiet] {
             leave(client);
             ended(client).expect("close_notify comes back, though no FIN went out");
         }
         let (mut kept, mut silent) = (new(), new());
-        ask(&mut kept, "fine");
+        ask(&mut kept, GET, "fine");
         ended(&mut kept).expect("close_notify when the time for another request is over");
         ended(&mut silent).expect("close_notify when the time for the first one is over");
     }
@@ -335,13 +340,72 @@ fn a_drain_tells_idle_http_clients_close_notify_and_waits_for_none_of_them() {
     let mut scene = Scene::new("l7", "", server.address, DRAINS_AT_ONCE, &[]);
     let mut clients = open(&scene, 50);
     for client in &mut clients {
-        ask(client, "fine");
+        ask(client, GET, "fine");
     }
     scene.standpipe.signal("TERM");
     // None of them has read its goodbye, let alone answered it.
     scene.standpipe.wait_exit();
     for client in &mut clients {
         ended(client).expect("close_notify");
+    }
+}
+
+/// A server behind TLS that answers every request with `answer`, and tells how each connection that
+/// asked it something ended: `Ok` for close_notify.
+fn telling_server(
+    pair: &Pair,
+    answer: &'static str,
+) -> (SocketAddr, Receiver<std::io::Result<()>>) {
+    let (told, endings) = channel();
+    let serve = move |mut stream: Served| {
+        let (mut asked, mut chunk, mut requests) = (Vec::new(), [0; 4096], 0);
+        let ending = loop {
+            match stream.read(&mut chunk) {
+                Ok(0) => break Ok(()),
+                Ok(got) => asked.extend_from_slice(&chunk[..got]),
+                Err(error) => break Err(error),
+            }
+            if asked.ends_with(b"\r\n\r\n") {
+                asked.clear();
+                requests += 1;
+                stream.write_all(answer.as_bytes()).expect("an answer goes out");
+            }
+        };
+        if requests > 0 {
+            let _ = told.send(ending);
+        }
+    };
+    (serving(pair, None, serve), endings)
+}
+
+/// RFC 8446 section 6.1, towards servers: whether a connection was kept and its time is over, its
+/// core drains, its server wants no other request, or was asked for a WebSocket and has none.
+#[test]
+fn a_server_that_is_needed_no_more_is_told_close_notify() {
+    const KEPT: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine";
+    const LAST: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nfine";
+    let known = Authority::new();
+    let ca = Pair { cert: known.pem(), key: String::new() };
+    let pair = known.issue("server", &["chat.internal"]);
+    let tls = "tls = { ca = \"ca.pem\", server_name = \"chat.internal\" }\n";
+    let upgrade = common::ws::request("/");
+    for (what, answer, request, keepalive, drains) in [
+        ("its time is over", KEPT, GET, "1s", false),
+        ("its core drains", KEPT, GET, "60s", true),
+        ("it says that it closes", LAST, GET, "60s", false),
+        ("it refuses an upgrade", KEPT, &upgrade[..], "60s", false),
+    ] {
+        let (behind, endings) = telling_server(&pair, answer);
+        let timeouts = format!("keepalive = \"{keepalive}\"");
+        let pool = format!("{tls}{DRAINS_AT_ONCE}");
+        let scene = Scene::timed(&timeouts, "l7", "", behind, &pool, &[("ca", &ca)]);
+        let mut client = open(&scene, 1).remove(0);
+        ask(&mut client, request, "fine");
+        if drains {
+            scene.standpipe.signal("TERM");
+        }
+        let ending = endings.recv_timeout(PATIENCE).expect("the connection ends");
+        assert!(ending.is_ok(), "{what}: {ending:?}");
     }
 }
 
@@ -352,8 +416,8 @@ fn an_http_client_whose_session_breaks_can_still_read_why() {
     let server = common::http::Server::answering(|_| common::http::ok("fine"));
     let scene = Scene::new("l7", "", server.address, "", &[]);
     let mut client = open(&scene, 1).remove(0);
-    ask(&mut client, "fine");
-    let mut burst = vec![23, 3, 3, 0, 40];
+    ask(&mut client, GET, "fine");
+    let mut burst = vec![23_u8, 3, 3, 0, 40];
     burst.resize(200_000, 0);
     client.sock.write_all(&burst).expect("all of it goes out");
     let told = ended(&mut client).expect_err("an alert").to_string();

@@ -123,8 +123,20 @@ pub fn ended(client: &mut Client) -> std::io::Result<()> {
     client.read_to_end(&mut rest).map(|_| ())
 }
 
+/// A server's end of a connection.
+pub type Served = StreamOwned<ServerConnection, TcpStream>;
+
 /// A TLS echo server in threads of its own.
 pub fn echo_server(pair: &Pair, client_ca: Option<&Authority>) -> SocketAddr {
+    serving(pair, client_ca, echo)
+}
+
+/// A TLS server that does this with each of its connections, in a thread of its own.
+pub fn serving(
+    pair: &Pair,
+    client_ca: Option<&Authority>,
+    serve: impl Fn(Served) + Clone + Send + 'static,
+) -> SocketAddr {
     let (chain, key) = parse(pair);
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(rustls::ALL_VERSIONS)
@@ -148,13 +160,14 @@ pub fn echo_server(pair: &Pair, client_ca: Option<&Authority>) -> SocketAddr {
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let connection = ServerConnection::new(config.clone()).expect("a configuration");
-            std::thread::spawn(move || echo(StreamOwned::new(connection, stream)));
+            let serve = serve.clone();
+            std::thread::spawn(move || serve(StreamOwned::new(connection, stream)));
         }
     });
     address
 }
 
-fn echo(mut stream: StreamOwned<ServerConnection, TcpStream>) {
+fn echo(mut stream: Served) {
     let mut buffer = vec![0; 64 << 10];
     loop {
         match stream.read(&mut buffer) {

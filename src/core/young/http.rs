@@ -189,16 +189,20 @@ impl Serving<'_> {
             };
             self.flown(served.id, record);
             let silent = matches!(answered, Answered::Missing { silent: true, .. });
-            if silent && served.reused && in_hand.is_some() {
-                let unseen = match (acknowledged, served.channel.acknowledged()) {
+            let unseen = silent
+                && served.reused
+                && in_hand.is_some()
+                && match (acknowledged, served.channel.acknowledged()) {
                     (Some(before), Some(after)) => before == after,
                     _ => sent == Sent::Declined,
                 };
-                if unseen {
-                    continue;
-                }
+            let server = served.id;
+            let is_fit = matches!(answered, Answered::Whole { reusable: true, .. });
+            self.let_go(served, is_fit && sent == Sent::Whole);
+            if unseen {
+                continue;
             }
-            return self.landed(asked, served, answered, sent, told);
+            return self.landed(asked, server, answered, sent, told);
         }
         // Every attempt but the last may be repeated, and the last one never uses a kept one.
         After::End(Ending::proxy(Stage::Http, Cause::Internal))
@@ -223,17 +227,17 @@ impl Serving<'_> {
         }
     }
 
-    /// Both ways are over: keeps or closes either connection.
+    /// Both ways are over, and the server's connection is seen to: what is left for the client's.
     fn landed(
         &mut self,
         asked: &Asked,
-        served: Served,
+        server: ServerId,
         answered: Answered,
         sent: Sent,
         told: bool,
     ) -> After {
         let client = |cause| After::End(Ending::client(Stage::Http, cause));
-        let fell_short = || self.core.with_server(served.id, |counters| counters.resets.inc());
+        let fell_short = || self.core.with_server(server, |counters| counters.resets.inc());
         if let (Answered::Missing { cause, .. }, true) = (&answered, told) {
             fell_short();
             return After::End(Ending::server(Stage::Http, *cause));
@@ -249,10 +253,7 @@ impl Serving<'_> {
                 client(cause)
             }
             (_, Sent::ClientGone(cause)) | (Answered::ClientGone(cause), _) => client(cause),
-            (Answered::Whole { reusable, keep }, sent) => {
-                if reusable && sent == Sent::Whole {
-                    self.keep(served);
-                }
+            (Answered::Whole { keep, .. }, sent) => {
                 let is_clear = matches!(sent, Sent::Whole | Sent::Declined);
                 if keep && is_clear { After::Again } else { client(Cause::Done) }
             }
@@ -290,14 +291,17 @@ impl Serving<'_> {
         }
     }
 
-    fn keep(&self, served: Served) {
-        // Dialled by another file's terms it is not for requests of this one.
-        if !Arc::ptr_eq(&self.conn.snapshot.plan, &self.core.snapshot().plan) {
-            return;
-        }
-        let now = self.core.wire.borrow().now();
+    /// Keeps a server's connection if it is fit for another request, and takes leave of it if not.
+    fn let_go(&self, served: Served, is_fit: bool) {
         let Served { channel, lease, id, .. } = served;
         drop(lease);
+        // Dialled by another file's terms it is not for requests of this one; and a core that
+        // drains has kept ones no more.
+        let is_ours = Arc::ptr_eq(&self.conn.snapshot.plan, &self.core.snapshot().plan);
+        if !is_fit || !is_ours || !self.core.is_serving() {
+            return channel.leave();
+        }
+        let now = self.core.wire.borrow().now();
         let mut idle = self.core.idle.borrow_mut();
         idle.keep(id, channel, self.keeps(), now);
         self.core.counters.idle_servers.set(idle.len() as u64);
