@@ -182,6 +182,40 @@ fn a_server_of_another_name_or_authority_gets_no_request_and_a_line_says_why() {
     }
 }
 
+/// What is wrong with a server is said to the server, too, and not only to our log.
+#[test]
+fn a_server_that_is_not_believed_is_told_by_an_alert() {
+    let known = Authority::new();
+    let ca = Pair { cert: known.pem(), key: String::new() };
+    let misnamed = known.issue("server", &["mail.internal"]);
+    let untrusted = Authority::new().issue("server", &["chat.internal"]);
+    let pool = "tls = { ca = \"ca.pem\", server_name = \"chat.internal\" }";
+    for pair in [misnamed, untrusted] {
+        let (told, errors) = channel();
+        let behind = serving(&pair, None, move |mut stream: Served| {
+            if let Err(error) = stream.conn.complete_io(&mut stream.sock) {
+                let _ = told.send(error.to_string());
+            }
+        });
+        let scene = Scene::new("l4", "", behind, pool, &[("ca", &ca)]);
+        let _ = ended(&mut open(&scene, 1)[0]);
+        let error = errors.recv_timeout(PATIENCE).expect("the handshake fails");
+        assert!(error.contains("fatal alert"), "{error}");
+    }
+    // So is one that speaks no TLS at all.
+    let server = Accepting::tcp();
+    let behind = server.written.parse().expect("an address");
+    let scene = Scene::new("l4", "", behind, pool, &[("ca", &ca)]);
+    let mut client = open(&scene, 1).remove(0);
+    let stranger = server.next();
+    let front = common::l4::get(&stranger, 5);
+    common::l4::get(&stranger, usize::from(u16::from_be_bytes([front[3], front[4]])));
+    (&stranger).write_all(b"220 ready\r\n").expect("it greets");
+    let told = common::l4::get(&stranger, 7);
+    assert_eq!((told[0], told[5]), (21, 2), "a fatal alert: {told:?}");
+    let _ = ended(&mut client);
+}
+
 #[test]
 fn who_must_show_a_certificate_and_does_not_reaches_no_server() {
     let (clients, others) = (Authority::new(), Authority::new());
