@@ -198,12 +198,13 @@ impl Session {
         })
     }
 
-    /// The last record we send: `close_notify`, or what went wrong. Said once.
+    /// The last record we send: `close_notify`, or what went wrong. Said once, and not to a peer
+    /// that gave up with a fatal alert (RFC 8446 section 6.2).
     pub fn close(&mut self, alert: Alert, out: &mut [u8]) -> Result<usize, Fault> {
-        if self.said_close {
+        let gave_up = matches!(self.heard, Some(Finish::Fault(Fault::PeerAlert(_))));
+        if std::mem::replace(&mut self.said_close, true) || gave_up {
             return Ok(0);
         }
-        self.said_close = true;
         self.seal.sealer().seal(Kind::Alert, &alert.bytes(), out)
     }
 

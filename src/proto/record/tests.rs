@@ -450,6 +450,17 @@ fn after_close_notify_nothing_is_read() {
 }
 
 #[test]
+fn who_gave_up_is_told_nothing_more() {
+    every(|version, suite| {
+        let (mut server, mut client) = pair(version, suite);
+        let wire = record(&mut client.seal, Kind::Alert, &[2, 80]);
+        assert_eq!(fault(&mut server, wire), Fault::PeerAlert(80));
+        assert_eq!(server.close(Alert::CLOSE_NOTIFY, &mut [0; 64]), Ok(0));
+        assert!(server.seal(b"late", &mut [0; 64]).is_err());
+    });
+}
+
+#[test]
 fn random_input_never_upsets_the_reader() {
     let mut random = fastrand::Rng::with_seed(0x5eed);
     for _ in 0..20_000 {
