@@ -208,9 +208,10 @@ impl Core {
     }
 
     /// As [`Core::guard`], for a connection that only waits for another request: it also passes
-    /// when the core drains.
+    /// when the core drains. It only stops the reading, so that the peer can be told.
     pub fn idle_guard(self: &Rc<Self>, fd: RawFd, limit: Duration) -> Guard {
         let guard = self.guard(fd, if self.is_serving() { limit } else { Duration::ZERO });
+        guard.keep_speaking();
         guard.edit(|deadline| deadline.idle = true);
         guard
     }
@@ -245,7 +246,8 @@ impl Core {
         });
     }
 
-    /// Shuts down every young connection that only waits for another request: the core drains.
+    /// Ends the waiting of every young connection that only waits for another request: the core
+    /// drains.
     pub(super) fn end_idle_young(&self) {
         self.each_deadline(|deadline| {
             if deadline.idle && deadline.passed.is_none() {

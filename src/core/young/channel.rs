@@ -104,6 +104,15 @@ impl Channel {
         }
     }
 
+    /// Reads and forgets at most `most` bytes of what the peer sent, as they came; 0 is the end of
+    /// the stream.
+    ///
+    /// # Errors
+    /// What `recv(2)` answers.
+    pub async fn forget(&self, most: usize) -> io::Result<usize> {
+        self.stream.read(&mut Vec::new(), most).await
+    }
+
     /// Opens the records that are there; `None`: not one of them is whole.
     async fn open(
         &self,
@@ -186,6 +195,19 @@ impl Channel {
             self.tell(secured, Alert::CLOSE_NOTIFY).await;
         }
         socket::finish(self.fd());
+    }
+
+    /// Takes leave of a server that is needed no more, before its connection is dropped: where
+    /// there is TLS, `close_notify` (RFC 8446 section 6.1), if the socket has room for it now.
+    /// Nobody waits for a connection that nobody needs. Where the socket was ended or reset,
+    /// nothing goes out: what was cut must look cut.
+    pub fn leave(&self) {
+        let Some(secured) = &self.secured else { return };
+        let mut record = [0; OVERHEAD_MAX * 2];
+        let closed = secured.borrow_mut().session.close(Alert::CLOSE_NOTIFY, &mut record);
+        if let Ok(length @ 1..) = closed {
+            let _ = socket::send(self.fd(), &record[..length]);
+        }
     }
 
     /// The session's last record.

@@ -196,17 +196,21 @@ impl Serving<'_> {
             // A reset says nothing of what was read before it: only what does no more when done
             // twice is tried again behind one.
             let reset = matches!(answered, Answered::Missing { cause: Cause::Reset, .. });
-            let harmless = asked.idempotent || !reset;
-            if silent && served.reused && in_hand.is_some() && harmless {
-                let unseen = match (acknowledged, served.channel.acknowledged()) {
+            let unseen = silent
+                && served.reused
+                && in_hand.is_some()
+                && (asked.idempotent || !reset)
+                && match (acknowledged, served.channel.acknowledged()) {
                     (Some(before), Some(after)) => before == after,
                     _ => sent == Sent::Declined,
                 };
-                if unseen {
-                    continue;
-                }
+            let server = served.id;
+            let is_fit = matches!(answered, Answered::Whole { reusable: true, .. });
+            self.let_go(served, is_fit && sent == Sent::Whole);
+            if unseen {
+                continue;
             }
-            return self.landed(asked, served, answered, sent, told);
+            return self.landed(asked, server, answered, sent, told);
         }
         // Every attempt but the last may be repeated, and the last one never uses a kept one.
         After::End(Ending::proxy(Stage::Http, Cause::Internal))
@@ -231,17 +235,17 @@ impl Serving<'_> {
         }
     }
 
-    /// Both ways are over: keeps or closes either connection.
+    /// Both ways are over, and the server's connection is seen to: what is left for the client's.
     fn landed(
         &mut self,
         asked: &Asked,
-        served: Served,
+        server: ServerId,
         answered: Answered,
         sent: Sent,
         told: bool,
     ) -> After {
         let client = |cause| After::End(Ending::client(Stage::Http, cause));
-        let fell_short = || self.core.with_server(served.id, |counters| counters.resets.inc());
+        let fell_short = || self.core.with_server(server, |counters| counters.resets.inc());
         if let (Answered::Missing { cause, .. }, true) = (&answered, told) {
             fell_short();
             return After::End(Ending::server(Stage::Http, *cause));
@@ -257,10 +261,7 @@ impl Serving<'_> {
                 client(cause)
             }
             (_, Sent::ClientGone(cause)) | (Answered::ClientGone(cause), _) => client(cause),
-            (Answered::Whole { reusable, keep }, sent) => {
-                if reusable && sent == Sent::Whole {
-                    self.keep(served);
-                }
+            (Answered::Whole { keep, .. }, sent) => {
                 let is_clear = matches!(sent, Sent::Whole | Sent::Declined);
                 if keep && is_clear { After::Again } else { client(Cause::Done) }
             }
@@ -298,15 +299,18 @@ impl Serving<'_> {
         }
     }
 
-    fn keep(&self, served: Served) {
-        // It was dialled under an older configuration: it is not reused under the new one.
-        let plan = &self.conn.snapshot.plan;
-        if !self.core.with_table(|table| Arc::ptr_eq(plan, &table.snapshot.plan)) {
-            return;
-        }
-        let now = self.core.wire.borrow().now();
+    /// Keeps a server's connection if it is fit for another request, and takes leave of it if not.
+    fn let_go(&self, served: Served, is_fit: bool) {
         let Served { channel, lease, id, .. } = served;
         drop(lease);
+        // It was dialled under an older configuration: it is not reused under the new one. And a
+        // core that drains keeps none.
+        let plan = &self.conn.snapshot.plan;
+        let is_ours = self.core.with_table(|table| Arc::ptr_eq(plan, &table.snapshot.plan));
+        if !is_fit || !is_ours || !self.core.is_serving() {
+            return channel.leave();
+        }
+        let now = self.core.wire.borrow().now();
         let mut idle = self.core.idle.borrow_mut();
         idle.keep(id, channel, self.keeps(), now);
         self.core.counters.idle_servers.set(idle.len() as u64);

@@ -149,10 +149,14 @@ impl Visit<'_> {
                     // ring by itself: other connections get their turn.
                     self.core.give_way().await;
                 }
-                if guard.has_passed() {
+                let is_over = guard.has_passed();
+                drop(guard);
+                if is_over {
+                    if self.client.is_tls() {
+                        self.part().await;
+                    }
                     return Err(Ending::client(Stage::Http, Cause::KeepaliveOver));
                 }
-                drop(guard);
                 let guard = self.core.guard(self.client.fd(), timeouts.handshake);
                 guard.keep_speaking();
                 guard
@@ -165,22 +169,28 @@ impl Visit<'_> {
         };
         let late = guard.has_passed();
         drop(guard);
-        Err(match lack {
-            Lack::Silent if late => ended(Cause::Timeout),
-            _ if late => {
-                let refusal = Refusal::new(408, "The request's head did not come in time.");
-                self.refuse(refusal, self.manner_of_unread(self.inlet.held())).await;
-                ended(Cause::Timeout)
+        let refusal = match &lack {
+            Lack::Silent => None,
+            _ if late => Some(Refusal::new(408, "The request's head did not come in time.")),
+            Lack::Bad(fault) => Some(Refusal::new(fault.status(), head::sentence_of(*fault))),
+            Lack::Cut | Lack::Failed(_) => None,
+        };
+        match refusal {
+            Some(refusal) => {
+                let manner = self.manner_of_unread(self.inlet.held());
+                self.refuse(refusal, manner).await;
             }
+            // Behind a session the end is told; without one the close itself is the FIN.
+            None if self.client.is_tls() => self.part().await,
+            None => {}
+        }
+        Err(match lack {
+            _ if late => ended(Cause::Timeout),
             Lack::Silent if is_first => ended(Cause::Quiet),
             Lack::Silent => Ending::client(Stage::Http, Cause::Done),
             Lack::Cut => ended(Cause::Cut),
             Lack::Failed(error) => ended(super::transport::cause(&error)),
-            Lack::Bad(fault) => {
-                let refusal = Refusal::new(fault.status(), head::sentence_of(fault));
-                self.refuse(refusal, self.manner_of_unread(self.inlet.held())).await;
-                ended(head::cause_of(fault))
-            }
+            Lack::Bad(fault) => ended(head::cause_of(fault)),
         })
     }
 
@@ -366,7 +376,9 @@ impl Visit<'_> {
         }
     }
 
-    /// Ends a connection whose last answer is out, so that the client can read all of it.
+    /// Ends a connection on which nothing more is to be said but that: `close_notify` if there is
+    /// TLS (RFC 8446 section 6.1, RFC 9112 section 9.8), then FIN, so that the client can read all
+    /// of it. Who takes no byte, or goes on sending, is waited for no longer than [`LINGER`].
     async fn part(&mut self) {
         let guard = self.core.guard(self.client.fd(), LINGER);
         self.client.finish().await;
@@ -382,8 +394,13 @@ impl Visit<'_> {
         while read < LINGER_BYTES && !guard.has_passed() {
             self.inlet = Inlet::default();
             match self.client.read(&mut self.inlet, LINGER_BYTES / 64).await {
-                Ok(0) | Err(_) => return,
+                Ok(0) => return,
                 Ok(n) => read += n,
+                // A session that broke opens nothing more, and its client is to read the alert.
+                Err(_) => match self.client.forget(LINGER_BYTES / 64).await {
+                    Ok(n @ 1..) => read += n,
+                    Ok(0) | Err(_) => return,
+                },
             }
         }
     }

@@ -297,7 +297,10 @@ fn what_may_not_come_is_refused_by_name() {
         (Role::Server, Tls13, Kind::Alert, &[1, 42], PeerAlert(42)),
         (Role::Server, Tls12, Kind::Alert, &[2, 20], PeerAlert(20)),
         (Role::Server, Tls12, Kind::Alert, &[1], DecodeError),
-        (Role::Server, Tls13, Kind::Alert, &[], DecodeError),
+        (Role::Server, Tls12, Kind::Alert, &[], DecodeError),
+        (Role::Server, Tls13, Kind::Alert, &[], UnexpectedMessage),
+        (Role::Client, Tls13, Kind::Alert, &[], UnexpectedMessage),
+        (Role::Server, Tls13, Kind::Alert, &[2], DecodeError),
         (Role::Server, Tls13, Kind::Alert, &[1, 0, 1, 0], DecodeError),
     ];
     for (role, version, kind, plain, expected) in cases {
@@ -423,6 +426,17 @@ fn after_close_notify_nothing_is_read() {
         assert_eq!(opened.finish, Some(Finish::Closed));
         let opened = server.open(&mut wire[..3]);
         assert_eq!((opened.used, opened.finish), (3, Some(Finish::Closed)));
+    });
+}
+
+#[test]
+fn who_gave_up_is_told_nothing_more() {
+    every(|version, suite| {
+        let (mut server, mut client) = pair(version, suite);
+        let wire = record(&mut client.seal, Kind::Alert, &[2, 80]);
+        assert_eq!(fault(&mut server, wire), Fault::PeerAlert(80));
+        assert_eq!(server.close(Alert::CLOSE_NOTIFY, &mut [0; 64]), Ok(0));
+        assert!(server.seal(b"late", &mut [0; 64]).is_err());
     });
 }
 
