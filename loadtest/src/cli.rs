@@ -284,6 +284,9 @@ pub struct NatArgs {
     /// How long they stay, each speaking once
     #[arg(long, default_value = "2s", value_parser = parse_duration)]
     pub stay: Duration,
+    /// How many servers are behind the target: needed to say what the busiest one's fair share is
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub servers: Option<u32>,
 }
 
 #[derive(Args, Debug, Clone)]

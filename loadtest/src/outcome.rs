@@ -205,17 +205,28 @@ impl Outcome {
         self.extra("generator_cpu_ns_per_byte", self.own_cpu_ns as f64 / bytes.max(1) as f64);
     }
 
-    pub fn note_split(&mut self) {
+    /// `servers` is how many there are to choose from. Those that answered do not tell: where one
+    /// of ten got everybody, it is the only one known.
+    pub fn note_split(&mut self, servers: Option<u32>) {
         let total: u64 = self.total.names.values().sum();
         let busiest = self.total.names.values().max().copied().unwrap_or(0);
-        let servers = self.total.names.len() as f64;
+        let used = self.total.names.len() as f64;
         if total == 0 {
             self.notes.push("no server told its name: start it with standpipe-load echo".into());
             return;
         }
-        self.extra("servers_used", servers);
+        self.extra("servers_used", used);
         self.extra("busiest_share_percent", 100.0 * busiest as f64 / total as f64);
-        self.extra("busiest_times_fair_share", busiest as f64 * servers / total as f64);
+        match servers.map(f64::from) {
+            Some(servers) if servers < used => self.notes.push(format!(
+                "{used} servers told their names, more than the {servers} of --servers: what a \
+                 fair share is cannot be said"
+            )),
+            Some(servers) => {
+                self.extra("busiest_times_fair_share", busiest as f64 * servers / total as f64);
+            }
+            None => {}
+        }
     }
 
     pub fn note_churn(&mut self, rate: f64) {
@@ -249,4 +260,34 @@ impl Outcome {
 /// Messages that did not come back as they were sent.
 pub fn faults(counts: &Counts) -> u64 {
     counts.lost() + counts.duplicated + counts.reordered + counts.damaged + counts.strayed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extra(outcome: &Outcome, name: &str) -> Option<f64> {
+        outcome.extra.iter().find(|(known, _)| known == name).map(|&(_, value)| value)
+    }
+
+    #[test]
+    fn one_of_ten_servers_with_everybody_is_ten_times_its_share() {
+        let split = |servers: Option<u32>, names: &[(&str, u64)]| {
+            let mut outcome = Outcome::blank("nat", "tcp://x", 1000);
+            let names = names.iter().map(|&(name, count)| (name.to_owned(), count));
+            outcome.total.names.extend(names);
+            outcome.note_split(servers);
+            outcome
+        };
+        let all_on_one = split(Some(10), &[("red", 1000)]);
+        assert_eq!(extra(&all_on_one, "busiest_times_fair_share"), Some(10.0));
+        assert_eq!(extra(&all_on_one, "busiest_share_percent"), Some(100.0));
+        let even = split(Some(2), &[("red", 500), ("blue", 500)]);
+        assert_eq!(extra(&even, "busiest_times_fair_share"), Some(1.0));
+        // Who does not say how many there are gets no figure, and who says too few a note.
+        assert_eq!(extra(&split(None, &[("red", 1000)]), "busiest_times_fair_share"), None);
+        let too_few = split(Some(1), &[("red", 500), ("blue", 500)]);
+        assert_eq!(extra(&too_few, "busiest_times_fair_share"), None);
+        assert_eq!(too_few.notes.len(), 1);
+    }
 }

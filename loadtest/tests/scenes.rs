@@ -121,8 +121,11 @@ fn servers_tell_their_names() {
     let run = measure(&["nat", &echo.urls[0], "-c", "60", "--stay", "300ms"]);
     assert_eq!(number(&run, "/servers/red"), 60.0);
     assert_eq!(number(&run, "/extra/busiest_share_percent"), 100.0);
-    let run = measure(&["nat", &echo.urls[1], "-c", "60", "--stay", "300ms"]);
+    // The servers that answered do not tell how many there are to choose from.
+    assert!(run["extra"]["busiest_times_fair_share"].is_null(), "{run}");
+    let run = measure(&["nat", &echo.urls[1], "-c", "60", "--stay", "300ms", "--servers", "5"]);
     assert_eq!(number(&run, "/servers/blue"), 60.0);
+    assert_eq!(number(&run, "/extra/busiest_times_fair_share"), 5.0);
     assert_eq!(number(&run, "/lost"), 0.0);
 }
 

@@ -167,7 +167,7 @@ pub fn nat(args: &NatArgs, interrupt: &Interrupt) -> Result {
     drive.open()?;
     drive.measure()?;
     let mut outcome = drive.finish();
-    outcome.note_split();
+    outcome.note_split(args.servers);
     Ok(outcome)
 }
 
