@@ -38,6 +38,8 @@ pub struct Outcome {
     pub threads: usize,
     /// Messages per second asked for; none in closed loops and streams.
     pub intended_rate: Option<f64>,
+    /// Connections per second asked for, where short lives come at a rate.
+    pub intended_lives: Option<f64>,
     pub size: String,
     pub total: Tally,
     pub moments: Vec<Moment>,
@@ -91,6 +93,7 @@ impl Outcome {
             talkers: connections,
             threads: 1,
             intended_rate: None,
+            intended_lives: None,
             size: String::new(),
             total: Tally::new(),
             moments: vec![Moment::default()],
@@ -119,19 +122,32 @@ impl Outcome {
         self.total.counts.measured_received as f64 / self.measured_s.max(1e-9)
     }
 
-    /// Everything that should not have happened.
-    pub fn errors(&self) -> u64 {
-        let counts = &self.total.counts;
-        counts.failed + counts.closed_by_peer + faults(counts)
+    /// Short lives opened per second.
+    pub fn lives_rate(&self) -> f64 {
+        self.total.counts.measured_opened as f64 / self.measured_s.max(1e-9)
     }
 
-    /// A run is void when the generator's own lag would colour the latencies it reports.
+    /// How much of what was asked for was achieved, in percent: messages sent, or lives opened.
+    pub fn achieved_percent(&self) -> Option<f64> {
+        let messages = self.intended_rate.map(|rate| 100.0 * self.achieved_rate() / rate);
+        messages.or(self.intended_lives.map(|rate| 100.0 * self.lives_rate() / rate))
+    }
+
+    /// Everything that should not have happened.
+    pub fn errors(&self) -> u64 {
+        errors(&self.total.counts)
+    }
+
+    /// A run is void when the generator's own lag would colour the latencies it reports: those of
+    /// messages, or with short lives those of connects.
     pub fn verdict(&self) -> Verdict {
         if let Some(why) = &self.void_why {
             return Verdict::Void(why.clone());
         }
         let lag = self.total.lag.value_at_quantile(0.99);
-        let latency = self.total.latency.value_at_quantile(0.99);
+        let short_lives = self.intended_lives.is_some();
+        let coloured = if short_lives { &self.total.connect } else { &self.total.latency };
+        let latency = coloured.value_at_quantile(0.99);
         let untried = self.total.counts.untried;
         if untried > 0 {
             return Verdict::Void(format!(
@@ -140,7 +156,8 @@ impl Outcome {
                 crate::units::show_count(untried)
             ));
         }
-        if self.intended_rate.is_some() && lag > self.lag_bound_ns && lag * 20 > latency {
+        let at_a_rate = short_lives || self.intended_rate.is_some();
+        if at_a_rate && lag > self.lag_bound_ns && lag * 20 > latency {
             return Verdict::Void(format!(
                 "the generator itself was late: lag p99 {} (allowed {}), so latencies say as much \
                  about it as about the target; give it a core of its own, or ask for less",
@@ -229,10 +246,12 @@ impl Outcome {
         }
     }
 
-    pub fn note_churn(&mut self, rate: f64) {
+    pub fn note_churn(&mut self) {
         let opened = self.total.counts.measured_opened as f64;
-        self.extra("connections_per_second", opened / self.measured_s.max(1e-9));
-        self.extra("connections_per_second_intended", rate);
+        self.extra("connections_per_second", self.lives_rate());
+        if let Some(rate) = self.intended_lives {
+            self.extra("connections_per_second_intended", rate);
+        }
         if let (Some(cpu), true) = (self.target_cpu_ns(), opened > 0.0) {
             self.extra("target_cpu_us_per_connection", cpu as f64 / opened / 1e3);
         }
@@ -257,6 +276,11 @@ impl Outcome {
     }
 }
 
+/// Everything that should not have happened.
+pub fn errors(counts: &Counts) -> u64 {
+    counts.failed + counts.undialled + counts.unclosed + counts.closed_by_peer + faults(counts)
+}
+
 /// Messages that did not come back as they were sent.
 pub fn faults(counts: &Counts) -> u64 {
     counts.lost() + counts.duplicated + counts.reordered + counts.damaged + counts.strayed
@@ -268,6 +292,32 @@ mod tests {
 
     fn extra(outcome: &Outcome, name: &str) -> Option<f64> {
         outcome.extra.iter().find(|(known, _)| known == name).map(|&(_, value)| value)
+    }
+
+    #[test]
+    fn a_late_generator_makes_a_churn_void() {
+        let mut outcome = Outcome::blank("churn", "tcp://x", 10);
+        outcome.lag_bound_ns = 500_000;
+        outcome.intended_lives = Some(100.0);
+        outcome.total.connect.saturating_record(300_000);
+        outcome.total.lag.saturating_record(100_000);
+        assert_eq!(outcome.verdict(), Verdict::Sound);
+        outcome.total.lag.saturating_record(2_000_000);
+        assert!(matches!(outcome.verdict(), Verdict::Void(_)));
+        // A twentieth of what connects take is not seen in them.
+        outcome.total.connect.saturating_record(900_000_000);
+        assert_eq!(outcome.verdict(), Verdict::Sound);
+    }
+
+    #[test]
+    fn a_life_that_was_due_and_never_dialled_is_an_error_and_not_achieved() {
+        let mut outcome = Outcome::blank("churn", "tcp://x", 10);
+        outcome.intended_lives = Some(100.0);
+        outcome.measured_s = 2.0;
+        outcome.total.counts.measured_opened = 150;
+        outcome.total.counts.undialled = 50;
+        assert_eq!(outcome.errors(), 50);
+        assert_eq!(outcome.achieved_percent(), Some(75.0));
     }
 
     #[test]

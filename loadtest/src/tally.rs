@@ -54,7 +54,7 @@ const OWN_CLOSES_MAX: usize = 100;
 pub struct Tally {
     /// Replies to messages that were due inside the measured window.
     pub latency: Histogram<u64>,
-    /// How late the generator itself was in sending, inside the window.
+    /// How late the generator itself was in sending, or in dialling short lives, inside the window.
     pub lag: Histogram<u64>,
     /// From dialling to being open.
     pub connect: Histogram<u64>,
@@ -92,6 +92,10 @@ counts! {
     measured_received,
     /// Opened: all of them, or with short lives those due inside the window.
     measured_opened,
+    /// Short lives due inside the window for which there never was a slot.
+    undialled,
+    /// Never answered our goodbye in time.
+    unclosed,
     /// Due inside the window while the connection was down, so never sent.
     missed,
     /// Due, and never even tried, because the generator itself had no time.
@@ -142,7 +146,13 @@ impl Tally {
     }
 
     pub fn error(&mut self, kind: impl Into<String>) {
-        *self.errors.entry(kind.into()).or_default() += 1;
+        self.errors_of(kind, 1);
+    }
+
+    pub fn errors_of(&mut self, kind: impl Into<String>, count: u64) {
+        if count > 0 {
+            *self.errors.entry(kind.into()).or_default() += count;
+        }
     }
 
     pub fn close(&mut self, close: Close) {

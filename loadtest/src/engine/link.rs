@@ -45,8 +45,10 @@ pub struct Link {
     pub due: u32,
     /// When the last of those was due.
     pub due_ns: u64,
-    /// When it was dialled, and from being open on, when it opened.
+    /// When it was dialled (or, a short life, was to be), and from being open on, when it opened.
     pub since_ns: u64,
+    /// When it was in truth dialled, said goodbye, or fell down: what its deadlines count from.
+    pub stage_ns: u64,
     pub account: Account,
     /// Received bytes that are not yet a whole message or frame.
     #[expect(clippy::box_collection, reason = "8 bytes of an idle connection, not 24")]
@@ -72,6 +74,7 @@ impl Link {
             due: 0,
             due_ns: 0,
             since_ns: 0,
+            stage_ns: 0,
             account: Account::default(),
             tail: None,
             fragments: None,

@@ -350,6 +350,7 @@ impl Engine {
             && (now >= times.drain_to_ns || (all_tried && !self.awaits_anything()));
         if over {
             self.quiet_said = true;
+            self.count_undialled(times);
             if let Some(schedule) = self.schedule.take() {
                 self.tally.counts.untried += schedule.left_until(times.measure_to_ns);
             }
@@ -360,7 +361,9 @@ impl Engine {
 
     /// Whether a connection owes an answer, or a short life that was due has yet to open.
     fn awaits_anything(&self) -> bool {
-        (self.churning() && self.undecided > 0) || self.links.iter().any(Link::expects)
+        (self.churning() && self.undecided > 0)
+            || self.life_due_ns().is_some()
+            || self.links.iter().any(Link::expects)
     }
 
     fn hand_over(&mut self) {

@@ -233,6 +233,7 @@ impl Engine {
             }
         }
         link.stage = Stage::Leaving;
+        link.stage_ns = monotonic_ns();
         if self.plan.reset || link.habit == Habit::Gone {
             if let Some(socket) = &link.socket {
                 socket.reset_on_close();

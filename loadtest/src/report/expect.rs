@@ -146,7 +146,7 @@ impl Expectation {
             "mean" => (!total.latency.is_empty()).then(|| total.latency.mean()),
             "rate" => Some(outcome.achieved_rate()),
             "answered" => Some(outcome.answered_rate()),
-            "achieved" => outcome.intended_rate.map(|rate| 100.0 * outcome.achieved_rate() / rate),
+            "achieved" => outcome.achieved_percent(),
             "errors" => count(outcome.errors()),
             "faults" => count(faults(counts)),
             "lost" => count(counts.lost()),

@@ -66,6 +66,10 @@ impl Drive {
                 Traffic::Open { rate } => Some(rate * (1.0 - plan.odd_share())),
                 _ => None,
             },
+            intended_lives: match plan.traffic {
+                Traffic::Churn { rate, .. } => Some(rate),
+                _ => None,
+            },
             size: size.to_owned(),
             lag_bound_ns: args.output.lag_bound.as_nanos() as u64,
             ..Outcome::blank(scene, &plan.target.url, plan.connections)
@@ -313,7 +317,7 @@ impl Drive {
             open: self.open_now(),
             sent: counts.sent,
             received: counts.received,
-            errors: counts.failed + counts.closed_by_peer + crate::outcome::faults(counts),
+            errors: crate::outcome::errors(counts),
             p50_ns: latency.value_at_quantile(0.5),
             p99_ns: latency.value_at_quantile(0.99),
             max_ns: latency.max(),

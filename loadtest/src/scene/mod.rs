@@ -180,7 +180,7 @@ pub fn churn(args: &ChurnArgs, interrupt: &Interrupt) -> Result {
     if outcome.total.counts.opened == 0 && !outcome.interrupted {
         return Err(why_nothing_opened(&outcome.url, &outcome.total));
     }
-    outcome.note_churn(args.rate);
+    outcome.note_churn();
     Ok(outcome)
 }
 
