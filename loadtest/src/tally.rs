@@ -96,11 +96,12 @@ counts! {
     undialled,
     /// Never answered our goodbye in time.
     unclosed,
-    /// Due inside the window while the connection was down, so never sent.
+    /// Due inside the window while the connection was down, or waiting for room in its socket when
+    /// it went down, so never sent.
     missed,
     /// Due, and never even tried, because the generator itself had no time.
     untried,
-    /// Still waiting for a socket that takes no more when the run ended.
+    /// Due inside the window, and still waiting for a socket that takes no more when the run ended.
     unsent,
     /// Handed to a socket, or received whole, inside the window.
     measured_bytes_sent,

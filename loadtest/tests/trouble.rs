@@ -148,6 +148,26 @@ fn a_server_that_dies_in_the_middle_is_recorded() {
 }
 
 #[test]
+fn what_was_due_behind_a_full_socket_is_missed_when_the_connection_goes() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        // Nobody reads, so that the sockets are full long before the connections end.
+        let kept: Vec<_> = listener.incoming().take(2).map_while(Result::ok).collect();
+        thread::sleep(Duration::from_millis(1200));
+        drop(kept);
+    });
+    let fixed = ["run", &url, "-c", "2", "--rate", "200", "--size", "256KiB", "--duration", "2s"];
+    let rest = ["--warmup", "0s", "--drain", "200ms", "--lag-bound", "1s"];
+    let run = common::measure(&[&fixed[..], &rest].concat());
+    assert_eq!(common::number(&run, "/counts/closed_by_peer"), 2.0, "{run}");
+    let count = |name: &str| common::number(&run, &format!("/counts/{name}"));
+    // 200 messages a second for two seconds were due, whatever became of them.
+    assert_eq!(count("measured_sent") + count("missed") + count("unsent"), 400.0, "{run}");
+    assert!(count("missed") >= 200.0, "{run}");
+}
+
+#[test]
 fn expectations_decide_the_exit_code() {
     let echo = Echo::start(&["tcp://127.0.0.1:0"]);
     let run = |expect: &str| {

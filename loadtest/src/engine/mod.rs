@@ -351,6 +351,10 @@ impl Engine {
         if over {
             self.quiet_said = true;
             self.count_undialled(times);
+            // Before the schedule is gone, which knows what of it was due inside the window.
+            for index in 0..self.links.len() as u32 {
+                self.settle_waiting(index);
+            }
             if let Some(schedule) = self.schedule.take() {
                 self.tally.counts.untried += schedule.left_until(times.measure_to_ns);
             }

@@ -305,6 +305,7 @@ impl Engine {
         let now = monotonic_ns();
         let connection = self.number(index);
         let unanswered = self.abandon(index);
+        self.miss_waiting(index);
         let link = &mut self.links[index as usize];
         let expected = link.stage == Stage::Leaving;
         let close = crate::tally::Close {
