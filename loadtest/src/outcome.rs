@@ -122,6 +122,30 @@ impl Outcome {
         self.total.counts.measured_received as f64 / self.measured_s.max(1e-9)
     }
 
+    /// The messages of the window that an answer should have come to: sent, still waiting to be, or
+    /// missed. Whom a storm sent away owes none: what was under way, or due until all were back.
+    pub fn asked(&self) -> u64 {
+        let counts = &self.total.counts;
+        let missed = if self.scene == "storm" { 0 } else { counts.missed };
+        let asked = counts.measured_sent.saturating_sub(counts.given_up) + counts.unsent + missed;
+        // (A source's messages are answers to nothing.)
+        asked.max(self.total.latency.len())
+    }
+
+    /// The latency that this share of all asked were answered within: infinite where too few were
+    /// answered at all, nothing where nothing was asked.
+    pub fn latency_at(&self, quantile: f64) -> Option<f64> {
+        let (asked, answered) = (self.asked(), self.total.latency.len());
+        // Not one more for an error in a number's last bit, as in 99.9 / 100 of 1,000.
+        let rank = (quantile * asked as f64 * (1.0 - 1e-12)).ceil().max(1.0);
+        if rank > answered as f64 {
+            return (asked > 0).then_some(f64::INFINITY);
+        }
+        // Half a message less, so that rounding ends at this one and not at the next.
+        let within = (rank - 0.5) / answered as f64;
+        Some(self.total.latency.value_at_quantile(within) as f64)
+    }
+
     /// Short lives opened per second.
     pub fn lives_rate(&self) -> f64 {
         self.total.counts.measured_opened as f64 / self.measured_s.max(1e-9)
@@ -270,7 +294,8 @@ impl Outcome {
         self.extra("messages_lost", counts.lost() as f64);
         self.extra("bytes_lost", counts.unanswered_bytes as f64);
         // Of what never came nobody knows how long it would have taken.
-        if !self.total.latency.is_empty() && counts.lost() + counts.unsent == 0 {
+        let never_came = counts.lost() + counts.unsent + counts.missed;
+        if !self.total.latency.is_empty() && never_came == 0 {
             self.extra("longest_stall_ms", self.total.latency.max() as f64 / 1e6);
         }
     }
@@ -292,6 +317,36 @@ mod tests {
 
     fn extra(outcome: &Outcome, name: &str) -> Option<f64> {
         outcome.extra.iter().find(|(known, _)| known == name).map(|&(_, value)| value)
+    }
+
+    #[test]
+    fn what_is_never_answered_is_slower_than_anything() {
+        let mut outcome = Outcome::blank("run", "tcp://x", 10);
+        assert_eq!(outcome.latency_at(0.99), None);
+        for at in 1..=990u64 {
+            outcome.total.latency.saturating_record(at * 1_000_000);
+        }
+        outcome.total.counts.measured_sent = 990;
+        let about = |outcome: &Outcome, quantile: f64| {
+            (outcome.latency_at(quantile).unwrap() / 1e6).round()
+        };
+        assert_eq!(about(&outcome, 0.5), 495.0);
+        assert_eq!(about(&outcome, 1.0), 990.0);
+        // Ten more were asked: the 99th percentile of all is the slowest answer there was.
+        outcome.total.counts.measured_sent = 994;
+        outcome.total.counts.unsent = 3;
+        outcome.total.counts.missed = 3;
+        assert_eq!(outcome.asked(), 1000);
+        assert_eq!(about(&outcome, 0.5), 500.0);
+        assert_eq!(about(&outcome, 99.0 / 100.0), 990.0);
+        assert_eq!(outcome.latency_at(99.1 / 100.0), Some(f64::INFINITY));
+        // A storm's own doing is left out.
+        outcome.scene = "storm";
+        outcome.total.counts.given_up = 4;
+        assert_eq!(outcome.asked(), 993);
+        // Nobody answered anything.
+        outcome.total.latency.reset();
+        assert_eq!(outcome.latency_at(0.5), Some(f64::INFINITY));
     }
 
     #[test]

@@ -99,6 +99,8 @@ counts! {
     /// Due inside the window while the connection was down, or waiting for room in its socket when
     /// it went down, so never sent.
     missed,
+    /// Under way when a storm dropped their connections: nobody's fault.
+    given_up,
     /// Due, and never even tried, because the generator itself had no time.
     untried,
     /// Due inside the window, and still waiting for a socket that takes no more when the run ended.
