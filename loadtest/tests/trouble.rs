@@ -168,6 +168,19 @@ fn what_was_due_behind_a_full_socket_is_missed_when_the_connection_goes() {
 }
 
 #[test]
+fn an_end_behind_a_backlog_is_seen_by_the_echo() {
+    let echo = Echo::start(&["tcp://127.0.0.1:0", "--manner", "sink"]);
+    for _ in 0..5 {
+        let mut client = std::net::TcpStream::connect(echo.address()).unwrap();
+        // More than is read in one turn is on its way when the end comes.
+        client.write_all(&vec![0; 32 << 20]).unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        assert_eq!(client.read(&mut [0; 16]).unwrap(), 0, "the sink ends too");
+    }
+}
+
+#[test]
 fn expectations_decide_the_exit_code() {
     let echo = Echo::start(&["tcp://127.0.0.1:0"]);
     let run = |expect: &str| {

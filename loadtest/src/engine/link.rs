@@ -36,6 +36,9 @@ pub struct Link {
     pub astray: bool,
     /// The server's name was asked and not heard yet.
     pub asked: bool,
+    /// The peer is known to have finished: an end of stream follows what can be read. It is said
+    /// only once, so it is kept until all of that has been read.
+    pub finished: bool,
     pub socket: Option<Socket>,
     /// Messages sent so far, which is the number of the next one.
     pub sent: u32,
@@ -68,6 +71,7 @@ impl Link {
             talks,
             astray: false,
             asked: false,
+            finished: false,
             socket: None,
             sent: 0,
             base: 0,

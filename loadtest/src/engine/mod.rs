@@ -11,6 +11,8 @@ mod inbound;
 mod link;
 mod opening;
 mod outbound;
+#[cfg(test)]
+mod tests;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -298,9 +300,17 @@ impl Engine {
     fn serve(&mut self, ready: Ready) {
         let index = ready.token as u32;
         let Some(link) = self.links.get_mut(index as usize) else { return };
+        link.finished |= ready.ended();
+        if link.stage == Stage::Connecting {
+            self.connected(index);
+            // What came together with the connect will not be said again.
+            if !ready.readable() {
+                return;
+            }
+        }
+        let link = &self.links[index as usize];
         match link.stage {
-            Stage::Down => {}
-            Stage::Connecting => self.connected(index),
+            Stage::Down | Stage::Connecting => {}
             Stage::Securing | Stage::Upgrading => self.open_further(index),
             Stage::Open | Stage::Leaving => {
                 let blocked = link.socket.as_ref().is_some_and(|socket| socket.blocked());
@@ -308,7 +318,7 @@ impl Engine {
                     self.unblock(index);
                 }
                 if ready.readable() {
-                    self.read(index, ready.ended());
+                    self.read(index);
                 }
             }
         }
@@ -320,7 +330,7 @@ impl Engine {
         if link.stage != Stage::Open && link.stage != Stage::Leaving {
             return;
         }
-        self.read(index, false);
+        self.read(index);
         self.speak_on(index);
     }
 

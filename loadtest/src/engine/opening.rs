@@ -79,6 +79,7 @@ impl Engine {
         link.stage = Stage::Connecting;
         link.since_ns = since_ns;
         link.stage_ns = now;
+        link.finished = false;
         self.undecided += 1;
     }
 
@@ -172,7 +173,7 @@ impl Engine {
                 self.read_answer(index, ended);
             }
             match self.links[index as usize].stage {
-                Stage::Open => return self.read(index, ended),
+                Stage::Open => return self.read(index),
                 Stage::Down => return,
                 _ if ended => {
                     return self.give_up(index, "tls: closed during the handshake".into());
