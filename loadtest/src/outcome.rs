@@ -1,7 +1,7 @@
 //! Everything a run has measured, before anybody formats it.
 
 use crate::conductor::Times;
-use crate::tally::{Counts, Tally};
+use crate::tally::{Counts, Packed, Tally};
 use crate::watch::Look;
 
 /// One line of the run's history: about a second.
@@ -43,8 +43,9 @@ pub struct Outcome {
     pub size: String,
     pub total: Tally,
     pub moments: Vec<Moment>,
-    /// One latency histogram per interval that had answers: (start, end) since the run began.
-    pub intervals: Vec<(f64, f64, hdrhistogram::Histogram<u64>)>,
+    /// The latencies of each interval that had answers: (start, end) since the run began. Only kept
+    /// where the log of them is wanted.
+    pub intervals: Option<Vec<(f64, f64, Packed)>>,
     pub times: Times,
     pub began_ns: u64,
     /// Seconds actually measured: less than asked for after an interruption.
@@ -97,7 +98,7 @@ impl Outcome {
             size: String::new(),
             total: Tally::new(),
             moments: vec![Moment::default()],
-            intervals: Vec::new(),
+            intervals: None,
             times: Times::default(),
             began_ns: 0,
             measured_s: 0.0,

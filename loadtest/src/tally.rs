@@ -3,11 +3,31 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 
 /// Nanoseconds from 100 ns to an hour, three digits.
 pub fn histogram() -> Histogram<u64> {
     // The bounds are constants that the constructor accepts.
     Histogram::new_with_bounds(100, 3_600_000_000_000, 3).expect("constant bounds are legal")
+}
+
+/// A histogram, compressed: some kilobytes at most, where an open one has two hundred.
+#[derive(Debug, Clone)]
+pub struct Packed(Vec<u8>);
+
+impl Packed {
+    pub fn new(histogram: &Histogram<u64>) -> Packed {
+        let mut bytes = Vec::new();
+        // It is written to memory, and no count comes near the limit of the format, 2^63.
+        V2DeflateSerializer::new().serialize(histogram, &mut bytes).expect("counts are in bounds");
+        bytes.shrink_to_fit();
+        Packed(bytes)
+    }
+
+    pub fn open(&self) -> Histogram<u64> {
+        // Nobody else has written these bytes.
+        Deserializer::new().deserialize(&mut self.0.as_slice()).expect("packed by ourselves")
+    }
 }
 
 /// Who ended a connection.
@@ -195,5 +215,21 @@ impl Tally {
 impl Default for Tally {
     fn default() -> Tally {
         Tally::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packed_histogram_is_small_and_opens_as_it_was() {
+        let mut whole = histogram();
+        for at in 0..10_000u64 {
+            whole.record(20_000 + at * at).unwrap();
+        }
+        let packed = Packed::new(&whole);
+        assert!(packed.0.len() < 20_000, "{} bytes", packed.0.len());
+        assert_eq!(packed.open(), whole);
     }
 }

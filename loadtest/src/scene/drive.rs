@@ -16,7 +16,7 @@ use crate::outcome::{Moment, Outcome, Target, Weighing};
 use crate::plan::{Plan, Traffic};
 use crate::report::Expectation;
 use crate::signals::Interrupt;
-use crate::tally::Tally;
+use crate::tally::{Packed, Tally};
 use crate::watch::{self, Look};
 
 /// How often the main thread looks around.
@@ -72,6 +72,7 @@ impl Drive {
             },
             size: size.to_owned(),
             lag_bound_ns: args.output.lag_bound.as_nanos() as u64,
+            intervals: args.output.hlog.is_some().then(Vec::new),
             ..Outcome::blank(scene, &plan.target.url, plan.connections)
         };
         let (sender, reports) = channel();
@@ -325,9 +326,11 @@ impl Drive {
             target_rss_bytes: look.rss_bytes,
         });
         self.live.second(self.outcome.moments.last());
-        if !latency.is_empty() {
+        if let Some(intervals) = &mut self.outcome.intervals
+            && !latency.is_empty()
+        {
             let from_s = (self.second_ns - self.outcome.began_ns) as f64 / 1e9;
-            self.outcome.intervals.push((from_s, at_s, latency.clone()));
+            intervals.push((from_s, at_s, Packed::new(latency)));
         }
         self.second_ns = now;
         self.outcome.total.add(second);
