@@ -6,9 +6,9 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::{Echo, LOAD, free_port, load, said};
+use common::{Echo, LOAD, Running, free_port, load, said};
 
 #[test]
 fn an_impossible_rate_is_shown_and_void() {
@@ -119,6 +119,52 @@ fn an_interrupted_run_reports_what_it_has() {
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(text.contains("INTERRUPTED") && text.contains("p99.99"), "{text}");
     assert!(text.contains(" 0 lost"), "{text}");
+}
+
+#[test]
+fn ctrl_c_is_heard_while_the_last_answers_are_awaited() {
+    // They will never come, and the wait for them is long.
+    let echo = Echo::start(&["tcp://127.0.0.1:0", "--delay", "10m"]);
+    let child = Command::new(LOAD)
+        .args(["run", echo.url(), "-c", "2", "--rate", "20", "--duration", "300ms"])
+        .args(["--warmup", "0s", "--drain", "10m", "--threads", "2"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let child = Running(child);
+    thread::sleep(Duration::from_millis(1500));
+    let pid = child.0.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert!(ends_within(child, Duration::from_secs(30)));
+}
+
+#[test]
+fn a_server_that_never_stops_sending_does_not_keep_the_run_from_ending() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || while client.write_all(&[0; 1 << 16]).is_ok() {});
+        }
+    });
+    let child = Command::new(LOAD)
+        .args(["bulk", &url, "-c", "4", "--direction", "down", "--duration", "300ms"])
+        .args(["--warmup", "0s", "--drain", "100ms"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    assert!(ends_within(Running(child), Duration::from_secs(30)));
+}
+
+fn ends_within(mut process: Running, time: Duration) -> bool {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        if process.0.try_wait().unwrap().is_some() {
+            return true;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    false
 }
 
 #[test]

@@ -25,7 +25,7 @@ use standpipe::sys::descriptors::unshare_table;
 use standpipe::sys::epoll::{Epoll, Events, Ready};
 use standpipe::sys::generator::{exact_timers, monotonic_ns};
 
-use crate::conductor::{Conductor, Report, Times};
+use crate::conductor::{Conductor, Report, Step, Times};
 use crate::message::Writer;
 use crate::plan::{Odd, Plan, Traffic};
 use crate::schedule::Schedule;
@@ -83,19 +83,32 @@ pub struct Engine {
 
 /// A generator thread's body. Its first act is to take a table of file descriptors of its own.
 pub fn run(thread: usize, plan: Arc<Plan>, conductor: Arc<Conductor>, reports: Sender<Report>) {
+    // First, so that it is dropped last, however this ends.
+    let _farewell = Farewell { thread, reports: reports.clone() };
     settle(&plan.cores, thread);
-    let engine = Engine::new(thread, plan, conductor, reports.clone());
-    match engine {
+    let share = u64::from(plan.share(thread));
+    match Engine::new(thread, plan, conductor, reports.clone()) {
         Ok(mut engine) => engine.live(),
         Err(error) => {
             let mut tally = Box::new(Tally::new());
-            tally.error(format!("generator: cannot make an epoll: {error}"));
+            tally.counts.failed = share;
+            tally.errors_of(format!("generator: cannot make an epoll: {error}"), share);
             // The main thread may be gone already; then nobody needs to know.
             let _ = reports.send(Report::Interval(tally));
-            let _ = reports.send(Report::Ready);
         }
     }
-    let _ = reports.send(Report::Done);
+}
+
+/// Tells the main thread that this one has left, also where it came to grief.
+struct Farewell {
+    thread: usize,
+    reports: Sender<Report>,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        let _ = self.reports.send(Report::Reached(self.thread, Step::Done));
+    }
 }
 
 /// What every busy thread of this program does first: its own table, its own core, exact timers.
@@ -176,11 +189,7 @@ impl Engine {
                     self.serve(ready);
                 }
             }
-            for _ in 0..self.again.len() {
-                if let Some(index) = self.again.pop_front() {
-                    self.go_on(index);
-                }
-            }
+            self.go_on_all();
         }
         self.leave(&mut events);
         self.hand_over();
@@ -324,6 +333,15 @@ impl Engine {
         }
     }
 
+    /// One turn for each link that waits for one now; who wants another waits for the next round.
+    fn go_on_all(&mut self) {
+        for _ in 0..self.again.len() {
+            if let Some(index) = self.again.pop_front() {
+                self.go_on(index);
+            }
+        }
+    }
+
     /// A link whose turn was cut short, or that is to begin.
     fn go_on(&mut self, index: u32) {
         let link = &self.links[index as usize];
@@ -340,7 +358,7 @@ impl Engine {
             self.undecided > 0 || !self.retries.is_empty() || self.next_dial_ns().is_some();
         if !self.ready_said && !waiting {
             self.ready_said = true;
-            let _ = self.reports.send(Report::Ready);
+            let _ = self.reports.send(Report::Reached(self.thread, Step::Ready));
         }
         if self.quiet_said {
             return;
@@ -369,7 +387,7 @@ impl Engine {
                 self.tally.counts.untried += schedule.left_until(times.measure_to_ns);
             }
             self.hand_over();
-            let _ = self.reports.send(Report::Quiet);
+            let _ = self.reports.send(Report::Reached(self.thread, Step::Quiet));
         }
     }
 
@@ -402,15 +420,14 @@ impl Engine {
         }
         let until = monotonic_ns() + LEAVE_NS;
         while self.open > 0 && monotonic_ns() < until {
-            let Ok(count) = self.epoll.wait(events, SLEEP_MAX) else { break };
+            let sleep = if self.again.is_empty() { SLEEP_MAX } else { Duration::ZERO };
+            let Ok(count) = self.epoll.wait(events, sleep) else { break };
             for at in 0..count {
                 if let Some(ready) = events.at(at) {
                     self.serve(ready);
                 }
             }
-            while let Some(index) = self.again.pop_front() {
-                self.go_on(index);
-            }
+            self.go_on_all();
         }
         for index in 0..self.links.len() as u32 {
             if !self.links[index as usize].is_down() {

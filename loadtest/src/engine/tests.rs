@@ -85,3 +85,14 @@ fn a_link_that_had_messages_waiting_speaks_again_when_it_is_back() {
     assert_eq!(engine.tally.counts.sent, 1);
     assert_eq!(engine.links[0].account.outstanding(engine.links[0].sent), 1);
 }
+
+#[test]
+fn a_thread_that_comes_to_grief_has_left_as_well() {
+    let (reports, heard) = channel();
+    let thread = std::thread::spawn(move || {
+        let _farewell = Farewell { thread: 3, reports };
+        panic!("on purpose");
+    });
+    assert!(thread.join().is_err());
+    assert!(matches!(heard.recv(), Ok(Report::Reached(3, Step::Done))));
+}
