@@ -96,6 +96,18 @@ fn slow_readers_stop_and_the_others_do_not() {
 }
 
 #[test]
+fn of_few_talkers_only_a_share_is_slow() {
+    let echo = Echo::start(&["tcp://127.0.0.1:0"]);
+    let slow = ["slow", echo.url(), "-c", "100", "--active", "10%", "--share", "10%"];
+    let times = ["--rate", "200", "--duration", "1s", "--drain", "1s"];
+    let run = measure(&[&slow[..], &times, &CALM].concat());
+    // Of ten talkers one is slow: nine tenths of the messages are measured.
+    assert_eq!(number(&run, "/intended_rate"), 180.0, "{run}");
+    assert_eq!(number(&run, "/counts/measured_sent"), 180.0, "{run}");
+    assert_eq!(number(&run, "/counts/measured_received"), 180.0, "{run}");
+}
+
+#[test]
 fn who_vanishes_is_still_open_at_the_target() {
     let echo = Echo::start(&["tcp://127.0.0.1:0"]);
     let run = measure(
