@@ -1,5 +1,6 @@
 //! Everything a run has measured, before anybody formats it.
 
+use crate::cli::Direction;
 use crate::conductor::Times;
 use crate::tally::{Counts, Packed, Tally};
 use crate::watch::Look;
@@ -232,13 +233,13 @@ impl Outcome {
         self.extra.push((name.into(), value));
     }
 
-    pub fn note_streams(&mut self, direction: &str) {
+    pub fn note_streams(&mut self, direction: Direction) {
         let seconds = self.measured_s.max(1e-9);
         let counts = &self.total.counts;
         let bytes = match direction {
-            "down" => counts.measured_bytes_received,
-            "up" => counts.measured_bytes_sent,
-            _ => counts.measured_bytes_sent + counts.measured_bytes_received,
+            Direction::Down => counts.measured_bytes_received,
+            Direction::Up => counts.measured_bytes_sent,
+            Direction::Both => counts.measured_bytes_sent + counts.measured_bytes_received,
         };
         self.extra("gigabits_per_second", bytes as f64 * 8.0 / seconds / 1e9);
         if let (Some(cpu), true) = (self.target_cpu_ns(), bytes > 0) {

@@ -255,6 +255,9 @@ fn wrong_flags_are_one_sentence() {
         (&["run", "wss://127.0.0.1:1", "--closed", "--ca", "/nowhere.pem"], "/nowhere.pem"),
         (&["echo", "tcp://127.0.0.1:70000"], "tcp://127.0.0.1:70000"),
         (&["echo", "tcp://127.0.0.1:0", "--delay", "soon"], "want 10ms, uniform"),
+        (&["bulk", "tcp://127.0.0.1:1", "--direction", "left"], "up, down, both"),
+        (&["echo", "tcp://127.0.0.1:0", "--manner", "rude"], "echo, sink, source, broadcast"),
+        (&["nat", "tcp://127.0.0.1:1", "--servers", "0"], "--servers"),
     ] {
         let output = load(arguments);
         let text = said(&output);

@@ -1,5 +1,6 @@
 //! A connection from dialling to being open: connect, TLS, upgrade. Failures end here by name.
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use standpipe::sys::generator::monotonic_ns;
@@ -57,10 +58,15 @@ impl Engine {
         Some(self.first_dial_ns + (self.dialled as f64 * 1e9 / rate) as u64)
     }
 
+    /// A name may have several addresses: they are taken in turn.
+    fn target_of(&self, number: u32) -> SocketAddr {
+        let targets = &self.plan.target.addresses;
+        targets[number as usize % targets.len()]
+    }
+
     fn dial_one(&mut self, index: u32, since_ns: u64, now: u64) {
         let number = self.number(index);
-        let targets = &self.plan.target.addresses;
-        let to = targets[number as usize % targets.len()];
+        let to = self.target_of(number);
         self.tally.counts.dialled += 1;
         self.conductor.gauge(self.thread).dialled.fetch_add(1, Relaxed);
         let stream = match dial(to, self.plan.sources.of(number)) {
@@ -95,9 +101,7 @@ impl Engine {
             // Readiness without a decision: the connect is still under way.
             Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => return,
             Err(error) => {
-                let number = self.number(index);
-                let targets = &self.plan.target.addresses;
-                let to = targets[number as usize % targets.len()];
+                let to = self.target_of(self.number(index));
                 return self.give_up(index, name_failure(&error, to));
             }
             Ok(()) => {}

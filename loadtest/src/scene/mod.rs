@@ -35,7 +35,7 @@ pub fn bulk(args: &BulkArgs, interrupt: &Interrupt) -> Result {
     drive.open()?;
     drive.measure()?;
     let mut outcome = drive.finish();
-    outcome.note_streams(&args.direction);
+    outcome.note_streams(args.direction);
     Ok(outcome)
 }
 
