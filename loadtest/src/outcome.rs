@@ -1,5 +1,7 @@
 //! Everything a run has measured, before anybody formats it.
 
+use hdrhistogram::Histogram;
+
 use crate::cli::Direction;
 use crate::conductor::Times;
 use crate::tally::{Counts, Packed, Tally};
@@ -137,15 +139,13 @@ impl Outcome {
     /// The latency that this share of all asked were answered within: infinite where too few were
     /// answered at all, nothing where nothing was asked.
     pub fn latency_at(&self, quantile: f64) -> Option<f64> {
-        let (asked, answered) = (self.asked(), self.total.latency.len());
-        // Not one more for an error in a number's last bit, as in 99.9 / 100 of 1,000.
-        let rank = (quantile * asked as f64 * (1.0 - 1e-12)).ceil().max(1.0);
-        if rank > answered as f64 {
-            return (asked > 0).then_some(f64::INFINITY);
-        }
-        // Half a message less, so that rounding ends at this one and not at the next.
-        let within = (rank - 0.5) / answered as f64;
-        Some(self.total.latency.value_at_quantile(within) as f64)
+        among(&self.total.latency, self.asked(), quantile)
+    }
+
+    /// The same for the time to be open: a life that was never dialled took longer than any.
+    pub fn connect_at(&self, quantile: f64) -> Option<f64> {
+        let connect = &self.total.connect;
+        among(connect, connect.len() + self.total.counts.undialled, quantile)
     }
 
     /// Short lives opened per second.
@@ -183,7 +183,9 @@ impl Outcome {
             ));
         }
         let at_a_rate = short_lives || self.intended_rate.is_some();
-        if at_a_rate && lag > self.lag_bound_ns && lag * 20 > latency {
+        // Where lives were never dialled, a late generator may itself have kept the slots.
+        let colours = lag * 20 > latency || self.total.counts.undialled > 0;
+        if at_a_rate && lag > self.lag_bound_ns && colours {
             return Verdict::Void(format!(
                 "the generator itself was late: lag p99 {} (allowed {}), so latencies say as much \
                  about it as about the target; give it a core of its own, or ask for less",
@@ -303,6 +305,18 @@ impl Outcome {
     }
 }
 
+/// The value at this share of `all`, of which only those in the histogram have one.
+fn among(histogram: &Histogram<u64>, all: u64, quantile: f64) -> Option<f64> {
+    let known = histogram.len();
+    // Not one more for an error in a number's last bit, as in 99.9 / 100 of 1,000.
+    let rank = (quantile * all as f64 * (1.0 - 1e-12)).ceil().max(1.0);
+    if rank > known as f64 {
+        return (all > 0).then_some(f64::INFINITY);
+    }
+    // Half of one less, so that rounding ends at this one and not at the next.
+    Some(histogram.value_at_quantile((rank - 0.5) / known as f64) as f64)
+}
+
 /// Everything that should not have happened.
 pub fn errors(counts: &Counts) -> u64 {
     counts.failed + counts.undialled + counts.unclosed + counts.closed_by_peer + faults(counts)
@@ -364,6 +378,11 @@ mod tests {
         // A twentieth of what connects take is not seen in them.
         outcome.total.connect.saturating_record(900_000_000);
         assert_eq!(outcome.verdict(), Verdict::Sound);
+        // Where slots ran out, it may have been our own lateness that kept them.
+        outcome.total.counts.undialled = 1;
+        assert!(matches!(outcome.verdict(), Verdict::Void(_)));
+        outcome.lag_bound_ns = 10_000_000;
+        assert_eq!(outcome.verdict(), Verdict::Sound);
     }
 
     #[test]
@@ -375,6 +394,11 @@ mod tests {
         outcome.total.counts.undialled = 50;
         assert_eq!(outcome.errors(), 50);
         assert_eq!(outcome.achieved_percent(), Some(75.0));
+        for _ in 0..150 {
+            outcome.total.connect.saturating_record(1_000_000);
+        }
+        assert!(outcome.connect_at(0.75).is_some_and(f64::is_finite));
+        assert_eq!(outcome.connect_at(0.76), Some(f64::INFINITY));
     }
 
     #[test]

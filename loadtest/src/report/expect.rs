@@ -128,13 +128,14 @@ impl Expectation {
         let total = &outcome.total;
         let counts = &total.counts;
         if let Some((which, quantile)) = percentile(&self.name) {
-            let histogram = match which {
-                "lag_" => &total.lag,
-                "connect_" => &total.connect,
-                // What was due and never answered took longer than anything.
-                _ => return outcome.latency_at(quantile),
+            // What was due and never answered, or never dialled, took longer than anything.
+            return match which {
+                "connect_" => outcome.connect_at(quantile),
+                "lag_" => {
+                    (!total.lag.is_empty()).then(|| total.lag.value_at_quantile(quantile) as f64)
+                }
+                _ => outcome.latency_at(quantile),
             };
-            return (!histogram.is_empty()).then(|| histogram.value_at_quantile(quantile) as f64);
         }
         let count = |count: u64| Some(count as f64);
         match self.name.as_str() {
@@ -166,6 +167,9 @@ impl Expectation {
         let timed = percentile(&self.name).is_some()
             || ["max", "mean", "cpu", "own_cpu"].contains(&self.name.as_str());
         match (timed, self.name.as_str()) {
+            (true, name) if found.is_infinite() && name.starts_with("connect_") => {
+                "connections that were never dialled".into()
+            }
             (true, _) if found.is_infinite() => "messages that were never answered".into(),
             (true, _) => crate::units::show_ns(found as u64),
             (false, "achieved") => format!("{found:.3} %"),
