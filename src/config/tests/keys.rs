@@ -73,6 +73,14 @@ fn the_files_we_ship_are_good() {
     }
 }
 
+/// A node of the second tier closes its listener first when it ends, so the edge holds it for down
+/// while it still spreads its goodbyes.
+#[test]
+fn the_edge_of_two_tiers_leaves_a_nodes_pipes_to_the_node() {
+    let plan = good(include_str!("../../../config/hybrid-edge.toml")).plan;
+    assert_eq!(pool(&plan, "tier").on_down, OnDown::Keep);
+}
+
 /// Where the reference states a default, leaving the key out means the same.
 #[test]
 fn the_defaults_are_those_the_reference_states() {
