@@ -16,6 +16,7 @@ use standpipe::control::{self, Birth, Link, ports};
 use standpipe::core;
 use standpipe::meter::{CoreCounters, Passing};
 use standpipe::sys::host::{self, Host, PIPE_KERNEL_BYTES, PIPE_USER_BYTES};
+use standpipe::sys::listen::Sharing;
 use standpipe::sys::process::{self, SignalMask};
 
 /// Reports under way from all cores to control. A core whose log line finds no room drops it.
@@ -52,6 +53,12 @@ fn run(birth: Birth, mask: &SignalMask, lines: &Lines) -> Result<(), String> {
         ));
     }
     announce(&host, cores);
+    if birth.sharing == Sharing::WithKin && host.moves_handshakes == Some(false) {
+        tracing::warn!(
+            "net.ipv4.tcp_migrate_req is 0: who is in the middle of a handshake when the other \
+             process closes its listeners is refused; set it to 1 before either of them starts"
+        );
+    }
     ports::for_start(birth.plan(), birth.sharing)?;
     let shared = Shared::make(cores).map_err(|error| {
         format!("descriptors for {cores} cores: {error}; raise the limit with `ulimit -n 65536`")

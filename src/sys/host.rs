@@ -41,6 +41,9 @@ pub struct Host {
     pub own_tables: bool,
     /// Memory that could be used now, in bytes.
     pub memory_available: u64,
+    /// Whether a handshake begun with a listener that closes goes on with another of the same
+    /// port; `None`: the kernel does not say.
+    pub moves_handshakes: Option<bool>,
 }
 
 impl Host {
@@ -78,7 +81,13 @@ pub fn probe() -> Result<Host, Vec<Missing>> {
     }
     let own_tables =
         std::thread::spawn(|| super::descriptors::unshare_table().is_ok()).join().unwrap_or(false);
-    Ok(Host { kernel, descriptors: descriptor_limit(), own_tables, memory_available: available() })
+    Ok(Host {
+        kernel,
+        descriptors: descriptor_limit(),
+        own_tables,
+        memory_available: available(),
+        moves_handshakes: moves_handshakes(),
+    })
 }
 
 fn probe_ring(kernel: &str) -> Result<(), Missing> {
@@ -169,6 +178,11 @@ fn available() -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
+fn moves_handshakes() -> Option<bool> {
+    let switch = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_migrate_req").ok()?;
+    Some(switch.trim() != "0")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,6 +202,7 @@ mod tests {
             descriptors: 20_000,
             own_tables: true,
             memory_available: 9_000_000,
+            moves_handshakes: None,
         };
         assert_eq!(host.connection_budget(8), 8 * (20_000 - 256) / 2);
         assert_eq!(Host { own_tables: false, ..host.clone() }.connection_budget(8), 9_872);
