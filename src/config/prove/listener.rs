@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::certificates::{OfListener, Places};
 use crate::config::plan::{
     CertificateFiles, ClientCa, ClientHeaders, HttpLimits, L7, Listener, Ping, Service, Tls,
     UnknownName, WhenEmpty,
@@ -26,11 +27,13 @@ impl Proof<'_> {
             Some(Mode::L7) => self.l7(written),
             None => self.without_mode(written),
         };
+        let name: Arc<str> = Arc::from(written.name.value.as_str());
         // Without a mode the laxer rules, so that nothing is complained about in vain.
-        let tls = written.tls.as_ref().map(|tls| self.tls(tls, mode.unwrap_or(Mode::L4)));
+        let mode = mode.unwrap_or(Mode::L4);
+        let tls = written.tls.as_ref().map(|tls| self.tls(tls, mode, Arc::clone(&name)));
         self.proxy_peers(written);
         Some(Listener {
-            name: Arc::from(written.name.value.as_str()),
+            name,
             bind: bind?,
             service: service?,
             tls: match tls {
@@ -142,8 +145,8 @@ impl Proof<'_> {
         }
     }
 
-    fn tls(&self, written: &written::Tls, mode: Mode) -> Option<Tls> {
-        let certificates = self.certificates(written);
+    fn tls(&self, written: &written::Tls, mode: Mode, name: Arc<str>) -> Option<Tls> {
+        let (certificates, pairs, all_pairs) = self.certificates(written);
         let alpn = self.alpn(written, mode);
         let client_ca = match &written.client_ca {
             Some((file, required)) => {
@@ -161,24 +164,38 @@ impl Proof<'_> {
             let remedy = "whoever has the log reads the traffic; meant for debugging only";
             self.notes.warning(&at.place, "session keys go to SSLKEYLOGFILE", remedy);
         }
-        Some(Tls {
-            certificates: certificates?,
+        let is_whole = all_pairs && client_ca.is_some() && ticket_keys.is_some();
+        let tls = Tls {
+            certificates,
             unknown_name: set(&written.unknown_name, UnknownName::Default),
             alpn,
-            client_ca: client_ca?,
+            client_ca: client_ca.flatten(),
             client_headers,
-            ticket_keys: ticket_keys?,
+            ticket_keys: ticket_keys.flatten(),
             key_log,
             handshakes_in_flight: set(&written.handshakes_in_flight, 256),
             handshakes_per_second: set(&written.handshakes_per_second, 0),
-        })
+        };
+        let places = Places {
+            whole: written.place.clone(),
+            pairs,
+            authorities: written.client_ca.as_ref().map(|(file, _)| file.place.clone()),
+            tickets: written.ticket_keys.as_ref().map(|file| file.place.clone()),
+        };
+        let section = OfListener { name, tls: tls.clone(), places };
+        self.sections.borrow_mut().listeners.push(section);
+        is_whole.then_some(tls)
     }
 
-    fn certificates(&self, written: &written::Tls) -> Option<Vec<CertificateFiles>> {
+    /// The pairs whose files can be read, where each was named, and whether that is all of them.
+    fn certificates(
+        &self,
+        written: &written::Tls,
+    ) -> (Vec<CertificateFiles>, Vec<(Place, Place)>, bool) {
         let remedy = "write certificates = [{ cert = \"chain.pem\", key = \"key.pem\" }]";
         let Some(list) = &written.certificates else {
             self.notes.missing(&written.place, "certificates", remedy);
-            return None;
+            return (Vec::new(), Vec::new(), false);
         };
         if list.value.is_empty() && !self.notes.is_spoken_for(&list.place.key) {
             self.notes.mistake(&list.place, "is empty", remedy);
@@ -188,18 +205,19 @@ impl Proof<'_> {
                 self.notes.missing(place, key, "each certificate has cert and key files");
             }
         };
-        let proven: Vec<_> = list
-            .value
-            .iter()
-            .map(|entry| {
-                written(&entry.cert, &entry.place, "cert");
-                written(&entry.key, &entry.place, "key");
-                let cert = entry.cert.as_ref().and_then(|at| self.file(at));
-                let key = entry.key.as_ref().and_then(|at| self.secret_file(at));
-                Some(CertificateFiles { cert: cert?, key: key? })
-            })
-            .collect();
-        proven.into_iter().collect()
+        let (mut proven, mut places) = (Vec::new(), Vec::new());
+        for entry in &list.value {
+            written(&entry.cert, &entry.place, "cert");
+            written(&entry.key, &entry.place, "key");
+            let cert = entry.cert.as_ref().and_then(|at| Some((self.file(at)?, at.place.clone())));
+            let key =
+                entry.key.as_ref().and_then(|at| Some((self.secret_file(at)?, at.place.clone())));
+            let Some(((cert, of_cert), (key, of_key))) = cert.zip(key) else { continue };
+            proven.push(CertificateFiles { cert, key });
+            places.push((of_cert, of_key));
+        }
+        let all = proven.len() == list.value.len();
+        (proven, places, all)
     }
 
     fn alpn(&self, written: &written::Tls, mode: Mode) -> Vec<String> {

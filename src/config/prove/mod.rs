@@ -5,12 +5,14 @@ mod listener;
 mod pool;
 mod route;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::certificates::Sections;
 use super::host::Host;
 use super::plan::{
     Listener, Log, LogConnections, LogFormat, Plan, Pool, Runtime, Server, ServerAddress, Service,
@@ -29,16 +31,23 @@ struct Proof<'a> {
     folder: &'a Path,
     /// Names of the pools as written, in order.
     pools: Vec<String>,
+    /// The TLS sections met so far.
+    sections: RefCell<Sections>,
 }
 
-/// The plan, unless something was noted.
-pub fn plan(written: File, file: &Path, host: &dyn Host, notes: &Notes) -> Option<Plan> {
+/// The plan, unless something was noted; and, even then, the TLS sections with the files they name.
+pub fn plan(
+    written: File,
+    file: &Path,
+    host: &dyn Host,
+    notes: &Notes,
+) -> (Option<Plan>, Sections) {
     let folder = match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
     let pools = written.pools.iter().map(|pool| pool.name.value.clone()).collect();
-    let proof = Proof { notes, host, file, folder, pools };
+    let proof = Proof { notes, host, file, folder, pools, sections: RefCell::default() };
     proof.something_to_do(&written);
     proof.binds(&written);
     let runtime = proof.runtime(&written.runtime);
@@ -50,16 +59,17 @@ pub fn plan(written: File, file: &Path, host: &dyn Host, notes: &Notes) -> Optio
         written.listeners.iter().map(|it| proof.listener(it).map(Arc::new)).collect();
     proof.drain_fits(&written, &runtime);
     proof.no_circle(&written, &pools, &listeners);
-    if !notes.is_clean() {
-        return None;
-    }
-    Some(Plan {
+    let sections = proof.sections.into_inner();
+    let listeners: Option<Vec<_>> = listeners.into_iter().collect();
+    let pools: Option<Vec<_>> = pools.into_iter().collect();
+    let plan = listeners.zip(pools).filter(|_| notes.is_clean()).map(|(listeners, pools)| Plan {
         file: file.to_owned(),
         runtime,
-        listeners: listeners.into_iter().collect::<Option<_>>()?,
-        pools: pools.into_iter().collect::<Option<_>>()?,
+        listeners,
+        pools,
         timeouts,
-    })
+    });
+    (plan, sections)
 }
 
 /// Who uses a pool, and how.
