@@ -6,6 +6,7 @@ pub(crate) mod authority;
 mod chain;
 mod client;
 pub mod heard;
+mod pem;
 mod sections;
 mod server;
 mod sessions;
@@ -20,6 +21,8 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
+
+use super::host::{Host, System};
 
 pub use sections::Contexts;
 pub(super) use sections::{OfListener, OfPool, Places, Sections};
@@ -125,5 +128,5 @@ static VERSIONS: &[&rustls::SupportedProtocolVersion] =
 
 fn read(path: &Path) -> Result<Vec<u8>, Problem> {
     let remedy = "check the path and that the process may read the file";
-    std::fs::read(path).map_err(|error| Problem::new(path, error, remedy))
+    System.read(path).map_err(|error| Problem::new(path, error, remedy))
 }

@@ -8,11 +8,11 @@ use std::path::Path;
 
 /// Files, names and processors.
 pub trait Host {
-    /// Is this a file we may read?
+    /// Is this a regular file we may read?
     fn readable(&self, path: &Path) -> io::Result<()>;
     /// May every user of this machine read it?
     fn is_exposed(&self, path: &Path) -> bool;
-    /// The content of a small file.
+    /// The content of a small regular file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Every address of a host name, in no particular order.
     fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
@@ -24,13 +24,29 @@ pub trait Host {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct System;
 
+impl System {
+    /// The content of a small file of any kind: a configuration may come through a pipe.
+    pub fn read_any(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut content = Vec::new();
+        std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut content)?;
+        match content.len() as u64 > FILE_BYTES_MAX {
+            true => Err(io::Error::other("the file is larger than 1 MiB")),
+            false => Ok(content),
+        }
+    }
+}
+
 impl Host for System {
     fn readable(&self, path: &Path) -> io::Result<()> {
-        let file = std::fs::File::open(path)?;
-        match file.metadata()?.is_dir() {
-            true => Err(io::Error::from(io::ErrorKind::IsADirectory)),
-            false => Ok(()),
+        // Asked before it is opened: opening a pipe waits for whoever is to write to it.
+        let data = std::fs::metadata(path)?;
+        if data.is_dir() {
+            return Err(io::Error::from(io::ErrorKind::IsADirectory));
         }
+        if !data.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        std::fs::File::open(path).map(drop)
     }
 
     fn is_exposed(&self, path: &Path) -> bool {
@@ -39,12 +55,7 @@ impl Host for System {
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.readable(path)?;
-        let mut content = Vec::new();
-        std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut content)?;
-        match content.len() as u64 > FILE_BYTES_MAX {
-            true => Err(io::Error::other("the file is larger than 1 MiB")),
-            false => Ok(content),
-        }
+        self.read_any(path)
     }
 
     fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {

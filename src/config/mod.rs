@@ -44,7 +44,7 @@ pub fn load(path: &Path, tickets: &Tickets) -> Result<Loaded, Problems> {
         let (file, key) = (shown.as_str().into(), String::new());
         Problems(vec![Problem { file, line: 0, key, message, remedy: remedy.to_owned() }])
     };
-    let bytes = System.read(path).map_err(|error| {
+    let bytes = System.read_any(path).map_err(|error| {
         whole(format!("cannot be read: {error}"), "name a configuration file you may read")
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {

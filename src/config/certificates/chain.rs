@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use super::pem::{Wanted, fault};
 use super::{Part, Problem, Shown, provider, read};
 use crate::config::plan::CertificateFiles;
 
@@ -55,6 +56,9 @@ impl Chain {
 /// The private key of a PEM file.
 fn key(path: &std::path::Path) -> Result<Arc<dyn SigningKey>, Problem> {
     let text = read(path)?;
+    if let Some(problem) = fault(path, &text, Wanted::Key) {
+        return Err(problem);
+    }
     let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
         Problem::new(path, error, "a PEM private key (PKCS#8, PKCS#1 or SEC1) is needed")
     })?;
@@ -69,6 +73,9 @@ pub(super) fn certificates(
 ) -> Result<Vec<CertificateDer<'static>>, Problem> {
     let remedy = "a PEM file of certificates is needed";
     let text = read(path)?;
+    if let Some(problem) = fault(path, &text, Wanted::Certificates) {
+        return Err(problem);
+    }
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match certificates {
         Ok(list) if list.is_empty() => Err(Problem::new(path, "no certificate in it", remedy)),
