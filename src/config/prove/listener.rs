@@ -10,6 +10,7 @@ use crate::config::plan::{
 };
 use crate::config::problem::{At, Place, set};
 use crate::config::written::{self, Mode};
+use crate::proto::http::names;
 
 use super::Proof;
 
@@ -241,6 +242,20 @@ impl Proof<'_> {
         if written.client_ca.is_none() {
             let remedy = "set tls.client_ca: only a verified certificate has a subject";
             self.notes.mistake(&at.place, "no client certificate is asked for", remedy);
+        }
+        match (&at.value.subject, &at.value.fingerprint) {
+            (None, None) if !self.notes.is_spoken_for(&at.place.key) => {
+                let remedy = "name the header for subject or fingerprint, or leave it out";
+                self.notes.mistake(&at.place, "is empty", remedy);
+            }
+            (Some(subject), Some(fingerprint))
+                if names::is_same(&subject.value, &fingerprint.value) =>
+            {
+                let found = format!("{:?} is the header of the subject", fingerprint.value);
+                let remedy = "choose another name ('-' and '_' are one to many servers)";
+                self.notes.mistake(&fingerprint.place, found, remedy);
+            }
+            _ => {}
         }
         let text = |at: &Option<At<String>>| at.as_ref().map(|at| at.value.clone());
         let (subject, fingerprint) = (text(&at.value.subject), text(&at.value.fingerprint));

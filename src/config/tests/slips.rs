@@ -217,6 +217,31 @@ const LISTENER: &[Row] = &[
     ),
     (
         "tls = { cert",
+        "tls = { client_ca = \"c\", client_headers = {}, cert",
+        "4: listeners.web.tls.client_headers",
+        "is empty",
+    ),
+    (
+        "tls = { cert",
+        "tls = { client_ca = \"c\", client_headers = { subject = \"Sec-WebSocket-Key\" }, cert",
+        "4: listeners.web.tls.client_headers.subject",
+        "a meaning of its own",
+    ),
+    (
+        "tls = { cert",
+        "tls = { client_ca = \"c\", client_headers = { subject = \"a b\" }, cert",
+        "4: listeners.web.tls.client_headers.subject",
+        "of your own",
+    ),
+    (
+        "tls = { cert",
+        "tls = { client_ca = \"c\", client_headers = { subject = \"X-A\", \
+         fingerprint = \"x_a\" }, cert",
+        "4: listeners.web.tls.client_headers.fingerprint",
+        "header of the subject",
+    ),
+    (
+        "tls = { cert",
         "tls = { key_log = \"yes\", cert",
         "4: listeners.web.tls.key_log",
         "true or false",

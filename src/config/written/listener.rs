@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use crate::config::plan::{AcceptProxy, Relay, UnknownName, WhenEmpty};
 use crate::config::problem::{At, Notes, Place};
 use crate::config::read::{Field, Section};
+use crate::proto::http::names;
 
 use super::{DAY, Pair, is_field_value, is_token};
 
@@ -340,20 +341,13 @@ fn protocol_name(text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// A header the proxy writes itself, so none that frames or routes the message.
+/// A header the proxy writes itself, so none that frames or routes the message or tells the server
+/// something already.
 fn own_header(text: &str) -> Result<String, &'static str> {
-    const TAKEN: [&str; 9] = [
-        "host",
-        "connection",
-        "upgrade",
-        "content-length",
-        "transfer-encoding",
-        "te",
-        "trailer",
-        "expect",
-        "cookie",
-    ];
-    match is_token(text) && !TAKEN.contains(&text.to_ascii_lowercase().as_str()) {
+    if names::is_taken(text) {
+        return Err("it has a meaning of its own; choose a name such as \"X-Client-Subject\"");
+    }
+    match is_token(text) {
         true => Ok(text.to_owned()),
         false => Err("write a header name of your own such as \"X-Client-Subject\""),
     }
