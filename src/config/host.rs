@@ -2,11 +2,11 @@
 //! is a function of its arguments.
 
 use std::io::{self, Read};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Files, names and processors.
+/// Files, names, addresses and processors.
 pub trait Host {
     /// Is this a regular file we may read?
     fn readable(&self, path: &Path) -> io::Result<()>;
@@ -16,6 +16,8 @@ pub trait Host {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Every address of a host name, in no particular order.
     fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
+    /// Whether the machine has this address; the port is not looked at.
+    fn has_address(&self, address: SocketAddr) -> bool;
     /// Usable processors.
     fn processors(&self) -> usize;
 }
@@ -62,6 +64,12 @@ impl Host for System {
         Ok((name, port).to_socket_addrs()?.collect())
     }
 
+    fn has_address(&self, mut address: SocketAddr) -> bool {
+        address.set_port(0);
+        let bound = UdpSocket::bind(address);
+        !bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+    }
+
     fn processors(&self) -> usize {
         std::thread::available_parallelism().map_or(1, usize::from)
     }
@@ -71,3 +79,17 @@ impl Host for System {
 const READ_BY_OTHERS: u32 = 0o004;
 /// No configuration and no key is as large; a device or a log file given by mistake is.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_has_its_loopback_and_no_address_of_an_example() {
+        let has = |text: &str| System.has_address(text.parse().unwrap());
+        assert!(has("127.0.0.1:80") && has("0.0.0.0:80"));
+        // Nothing is known of an address that cannot be asked for.
+        assert!(has("224.0.0.1:80"));
+        assert!(!has("192.0.2.1:80"));
+    }
+}

@@ -58,6 +58,7 @@ impl Proof<'_> {
         if bind.value.is_empty() && !self.notes.is_spoken_for(&bind.place.key) {
             self.notes.mistake(&bind.place, "is empty", "name at least one address and port");
         }
+        bind.value.iter().for_each(|at| self.is_ours(at.value, &at.place));
         Some(bind.value.iter().map(|at| at.value).collect())
     }
 

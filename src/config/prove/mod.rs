@@ -169,6 +169,9 @@ impl Proof<'_> {
                           firewall stands before it";
             self.notes.warning(&at.place, format!("{address} is not a loopback address"), remedy);
         }
+        if let (Some(address), Some(at)) = (admin, &written.admin) {
+            self.is_ours(address, &at.place);
+        }
         Runtime {
             workers: workers.max(1),
             admin,
@@ -178,6 +181,14 @@ impl Proof<'_> {
                 format: set(&written.log_format, LogFormat::Logfmt),
                 connections: set(&written.log_connections, LogConnections::Off),
             },
+        }
+    }
+
+    /// An address to bind that the machine may yet be given, but does not have now.
+    fn is_ours(&self, address: SocketAddr, place: &Place) {
+        if !self.host.has_address(address) {
+            let found = format!("this machine does not have the address {}", address.ip());
+            self.notes.warning(place, found, "use one that `ip address` lists");
         }
     }
 

@@ -34,6 +34,9 @@ impl Proof<'_> {
         let sticky = written.sticky.as_ref().map(|sticky| self.sticky(sticky, used));
         let health = self.health(written);
         let drain = self.drain(written);
+        for source in written.source.iter().flat_map(|list| &list.value) {
+            self.is_ours(SocketAddr::new(source.value, 0), &source.place);
+        }
         Some(Pool {
             name: Arc::from(written.name.value.as_str()),
             policy,

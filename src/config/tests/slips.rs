@@ -80,6 +80,25 @@ fn a_listener_that_would_serve_itself_is_a_mistake() {
 }
 
 #[test]
+fn an_address_this_machine_does_not_have_is_worth_a_second_look() {
+    let text = MINIMAL.replace("0.0.0.0:7000", "192.0.2.1:7000")
+        + "source = [\"10.0.0.5\", \"192.0.2.2\"]\n[runtime]\nadmin = \"192.0.2.3:1\"\n";
+    let warnings = good(&text).warnings;
+    let told: Vec<(&str, &str)> = warnings
+        .iter()
+        .filter_map(|it| Some((&*it.key, it.message.strip_prefix(DOES_NOT_HAVE)?)))
+        .collect();
+    let expected = [
+        ("listeners.edge.bind[0]", "192.0.2.1"),
+        ("pools.chat.source[1]", "192.0.2.2"),
+        ("runtime.admin", "192.0.2.3"),
+    ];
+    assert_eq!(told, expected);
+}
+
+const DOES_NOT_HAVE: &str = "this machine does not have the address ";
+
+#[test]
 fn a_pool_of_servers_that_all_drain_is_worth_a_second_look() {
     let draining = "{ address = \"10.0.0.1:9000\", drain = true }";
     let loaded = good(&MINIMAL.replace("\"10.0.0.1:9000\"", draining));
@@ -141,6 +160,15 @@ const LISTENER: &[Row] = &[
     ("bind = [\"0.0.0.0:80\"]", "", "1: listeners.web.bind", "is missing"),
     ("0.0.0.0:80", "0.0.0.0", "2: listeners.web.bind[0]", "0.0.0.0:8443"),
     ("0.0.0.0:80", "0.0.0.0:0", "2: listeners.web.bind[0]", "port"),
+    (
+        "0.0.0.0:80",
+        "[::ffff:127.0.0.1]:80",
+        "2: listeners.web.bind[0]",
+        "IPv6 only; write \"127.0.0.1:80\"",
+    ),
+    ("0.0.0.0:80", "239.0.0.1:80", "2: listeners.web.bind[0]", "an address of this one"),
+    ("0.0.0.0:80", "[ff02::1]:80", "2: listeners.web.bind[0]", "an address of this one"),
+    ("0.0.0.0:80", "255.255.255.255:80", "2: listeners.web.bind[0]", "an address of this one"),
     ("0.0.0.0:80", "localhost:80", "2: listeners.web.bind[0]", "IP address"),
     ("0.0.0.0:80\"", "0.0.0.0:80\", \"0.0.0.0:80\"", "2: listeners.web.bind[1]", "already bound"),
     ("mode = \"l7\"", "", "1: listeners.web.mode", "is missing"),

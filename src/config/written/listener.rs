@@ -1,6 +1,6 @@
 //! `[listeners.NAME]` and its routes, as written.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -321,11 +321,27 @@ fn split(field: Field<'_>) -> Option<At<Vec<Share>>> {
 fn bind(text: &str) -> Result<SocketAddr, String> {
     match text.parse::<SocketAddr>() {
         Ok(address) if address.port() == 0 => Err("choose a port from 1 to 65535".to_owned()),
-        Ok(address) => Ok(address),
+        Ok(address) => match never_bound(address) {
+            Some(remedy) => Err(remedy),
+            None => Ok(address),
+        },
         Err(_) => Err("write an IP address and a port such as \"0.0.0.0:8443\", or \
                        \"[::]:8443\" for IPv6"
             .to_owned()),
     }
+}
+
+/// What to write instead of an address that no socket of ours can listen on.
+fn never_bound(address: SocketAddr) -> Option<String> {
+    if let IpAddr::V6(v6) = address.ip()
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        let v4 = SocketAddr::new(v4.into(), address.port()).to_string();
+        return Some(format!("an IPv6 listener takes IPv6 only; write {v4:?}"));
+    }
+    let broadcast = address.ip() == IpAddr::V4(Ipv4Addr::BROADCAST);
+    let all = address.ip().is_multicast() || broadcast;
+    all.then(|| "connections come to one machine; write an address of this one".to_owned())
 }
 
 fn network(text: &str) -> Result<IpNet, &'static str> {
