@@ -47,9 +47,10 @@ fn run(birth: Birth, mask: &SignalMask, lines: &Lines) -> Result<(), String> {
     let host = probe()?;
     if host.connection_budget(cores) == 0 {
         return Err(format!(
-            "open files: the limit is {}, and {cores} worker(s) need more than that for \
-             themselves; raise it with `ulimit -n 65536`, or LimitNOFILE= in the unit",
-            host.descriptors
+            "open files: the limit is {}, and each of {cores} worker(s) needs {} for itself; raise \
+             it with `ulimit -n`, or LimitNOFILE= in the unit, or have fewer in runtime.workers",
+            host.descriptors,
+            host::core_descriptors(cores)
         ));
     }
     announce(&host, cores);
@@ -163,6 +164,19 @@ pub fn summary(birth: &Birth) -> String {
     let mut text = String::new();
     for warning in &birth.warnings {
         let _ = writeln!(text, "warning: {warning}");
+    }
+    let workers = plan.runtime.workers;
+    if let Ok(limit) = process::file_limit()
+        && host::core_room(limit.hard, workers, true) == 0
+    {
+        let _ = writeln!(
+            text,
+            "warning: {}: runtime.workers: each of {workers} needs {} descriptors for itself, and \
+             the limit here is {}; have fewer, or raise it with `ulimit -n` or LimitNOFILE=",
+            plan.file.display(),
+            host::core_descriptors(workers),
+            limit.hard
+        );
     }
     let _ = writeln!(
         text,
