@@ -1,6 +1,7 @@
 //! From what is written to a plan: defaults filled in, names looked up, files opened, limits
 //! related to each other. Every rule is tried, whatever the ones before it found.
 
+mod circle;
 mod listener;
 mod pool;
 mod route;
@@ -14,10 +15,7 @@ use std::time::Duration;
 
 use super::certificates::Sections;
 use super::host::Host;
-use super::plan::{
-    Listener, Log, LogConnections, LogFormat, Plan, Pool, Runtime, Server, ServerAddress, Service,
-    Timeouts, overlap,
-};
+use super::plan::{Log, LogConnections, LogFormat, Plan, Runtime, Timeouts, overlap};
 use super::problem::{At, Notes, Place, set, suggestion};
 use super::written::{self, File};
 
@@ -201,41 +199,6 @@ impl Proof<'_> {
                 let remedy = "when the process ends it is cut to that half; shorten one or \
                               lengthen the other";
                 self.notes.warning(&window.place, found, remedy);
-            }
-        }
-    }
-
-    /// A listener whose pool leads to itself: each connection would make another, until there are
-    /// no descriptors left.
-    fn no_circle(
-        &self,
-        written: &File,
-        pools: &[Option<Arc<Pool>>],
-        listeners: &[Option<Arc<Listener>>],
-    ) {
-        for listener in listeners.iter().flatten() {
-            let leads = |pool: usize| match &listener.service {
-                Service::L4 { pool: its } => *its == pool,
-                Service::L7(l7) => l7.rules.iter().flat_map(|it| &it.pools).any(|s| s.pool == pool),
-            };
-            let is_itself = |server: &Server| {
-                let ServerAddress::Inet(to) = server.address else { return false };
-                let local = |bind: &SocketAddr| {
-                    *bind == to || (overlap(*bind, to) && to.ip().is_loopback())
-                };
-                listener.bind.iter().any(local)
-            };
-            for (at, pool) in pools.iter().enumerate().filter(|(at, _)| leads(*at)) {
-                let servers = pool.iter().flat_map(|pool| &pool.servers).filter(|it| is_itself(it));
-                let lists = written.pools[at].servers.iter().flat_map(|list| &list.value);
-                for server in servers {
-                    let at =
-                        lists.clone().map(|it| &it.address).find(|it| *it.value == *server.written);
-                    let Some(At { place, .. }) = at else { continue };
-                    let found = format!("leads back to listeners.{}", listener.name);
-                    let remedy = "each connection would make another one; name another server";
-                    self.notes.mistake(place, found, remedy);
-                }
             }
         }
     }

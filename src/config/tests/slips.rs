@@ -65,8 +65,13 @@ fn a_listener_that_would_serve_itself_is_a_mistake() {
         ("0.0.0.0:7000", "127.0.0.1:7000", true),
         ("[::]:7000", "[::1]:7000", true),
         ("0.0.0.0:7000", "10.0.0.1:7000", false),
+        ("127.0.0.1:7000", "[::ffff:127.0.0.1]:7000", true),
+        ("127.0.0.1:7000", "0.0.0.0:7000", true),
+        ("0.0.0.0:7000", "0.0.0.0:7000", true),
+        ("[::1]:7000", "[::]:7000", true),
         ("127.0.0.2:7000", "127.0.0.1:7000", false),
         ("127.0.0.1:7000", "127.0.0.1:7001", false),
+        ("[::1]:7000", "0.0.0.0:7000", false),
     ] {
         let text = MINIMAL.replace("0.0.0.0:7000", bind).replace("10.0.0.1:9000", server);
         match read(&text) {
@@ -77,6 +82,35 @@ fn a_listener_that_would_serve_itself_is_a_mistake() {
             }
         }
     }
+}
+
+#[test]
+fn a_circle_over_several_listeners_is_a_mistake_told_once() {
+    let chain = |last: &str| {
+        let listener = |name: &str, port: u16, pool: &str| {
+            format!(
+                "[listeners.{name}]\nbind = [\"127.0.0.1:{port}\"]\nmode = \"l4\"\n\
+                 pool = \"{pool}\"\n"
+            )
+        };
+        let pool = |name: &str, server: &str| {
+            format!("[pools.{name}]\nservers = [\"10.0.0.1:1\", \"{server}\"]\n")
+        };
+        listener("one", 7001, "a")
+            + &listener("two", 7002, "b")
+            + &listener("three", 7003, "c")
+            + &pool("a", "127.0.0.1:7002")
+            + &pool("b", "127.0.0.1:7003")
+            + &pool("c", last)
+    };
+    good(&chain("10.0.0.1:2"));
+    let places = |text: &str| -> Vec<String> { bad(text).into_iter().map(|it| it.0).collect() };
+    let whole = chain("0.0.0.0:7001");
+    assert_eq!(places(&whole), ["14: pools.a.servers[1]"]);
+    assert!(bad(&whole)[0].1.contains("leads to listeners.two, and from there back to this pool"));
+    // The first listener only leads into this one.
+    assert_eq!(places(&chain("127.0.0.1:7002")), ["16: pools.b.servers[1]"]);
+    assert_eq!(places(&chain("127.0.0.1:7003")), ["18: pools.c.servers[1]"]);
 }
 
 #[test]
