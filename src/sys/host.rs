@@ -57,7 +57,7 @@ pub struct Host {
     pub descriptors: u64,
     /// Whether each worker may have a table of its own.
     pub own_tables: bool,
-    /// Memory that could be used now, in bytes.
+    /// Memory that could be used now, in bytes: the machine's, or what a container's limit leaves.
     pub memory_available: u64,
     /// Whether a handshake begun with a listener that closes goes on with another of the same
     /// port; `None`: the kernel does not say.
@@ -192,7 +192,8 @@ fn available() -> u64 {
     let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = info.lines().find(|line| line.starts_with("MemAvailable:"));
     let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
+    let machine = kib.unwrap_or(0) * 1024;
+    super::cgroup::memory_left().map_or(machine, |left| left.min(machine))
 }
 
 fn moves_handshakes() -> Option<bool> {

@@ -41,7 +41,9 @@ impl Proof<'_> {
             let (Some(At { place, .. }), Some(to)) = (at, &listeners[listener]) else { continue };
             let found = match leads[listener].contains(&pool) {
                 true => format!("leads back to listeners.{}", to.name),
-                false => format!("leads to listeners.{}, and from there back to this pool", to.name),
+                false => {
+                    format!("leads to listeners.{}, and from there back to this pool", to.name)
+                }
             };
             let remedy = "each connection would make another one; name another server";
             self.notes.mistake(place, found, remedy);
