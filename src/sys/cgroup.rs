@@ -87,7 +87,7 @@ mod tests {
             (Two, "/sys/fs/cgroup".to_owned()),
         ];
         assert_eq!(hybrid, expected);
-        assert_eq!(shown("nonsense\n4:memory\n"), []);
+        assert!(shown("nonsense\n4:memory\n").is_empty());
     }
 
     #[test]
