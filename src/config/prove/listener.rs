@@ -138,6 +138,11 @@ impl Proof<'_> {
 
     /// A PROXY header is believed of named peers only.
     fn proxy_peers(&self, written: &written::Listener) {
+        let trusted = written.trusted.iter().flat_map(|list| &list.value);
+        for everyone in trusted.filter(|at| at.value.prefix_len() == 0) {
+            let remedy = "anyone may claim to be any client; list only the proxies in front";
+            self.notes.warning(&everyone.place, "trusts everyone", remedy);
+        }
         let Some(accept) = &written.accept_proxy else { return };
         let nobody = written.trusted.as_ref().is_none_or(|list| list.value.is_empty());
         let trusted = format!("{}.trusted", written.name.place.key);

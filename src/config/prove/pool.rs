@@ -92,14 +92,19 @@ impl Proof<'_> {
         }
         let max_connections = set(&written.max_connections, 0);
         let mut names: HashMap<&str, usize> = HashMap::new();
-        let mut addresses: HashMap<ServerAddress, usize> = HashMap::new();
+        let mut addresses: HashMap<ServerAddress, &At<String>> = HashMap::new();
         let mut servers = Vec::new();
         for server in &list.value {
             let line = server.address.place.line;
             let name = server.name.as_ref().unwrap_or(&server.address);
             let Some(address) = self.address(&server.address) else { continue };
-            if let Some(first) = addresses.insert(address.clone(), line) {
-                let found = format!("{:?} is already in this pool", server.address.value);
+            if let Some(first) = addresses.insert(address.clone(), &server.address) {
+                let (one, other) = (&first.value, &server.address.value);
+                let found = match one == other {
+                    true => format!("{other:?} is already in this pool"),
+                    false => format!("{one:?} and {other:?} are both {}", shown(&address)),
+                };
+                let first = first.place.line;
                 let remedy = format!("see line {first}; give one entry a larger weight instead");
                 self.notes.mistake(&server.address.place, found, remedy);
             } else if let Some(first) = names.insert(&name.value, line) {
@@ -397,6 +402,13 @@ impl Proof<'_> {
             let remedy = "set server_name in the pool's tls";
             self.notes.mistake(&server.address.place, found, remedy);
         }
+    }
+}
+
+fn shown(address: &ServerAddress) -> String {
+    match address {
+        ServerAddress::Inet(address) => address.to_string(),
+        ServerAddress::Unix(path) => path.display().to_string(),
     }
 }
 

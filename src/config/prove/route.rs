@@ -84,6 +84,12 @@ impl Proof<'_> {
                 self.notes.mistake(place, "cannot be kept with relay = \"bytes\"", remedy);
             }
         }
+        if let (Some(frame), Some(message)) = (&route.max_frame, &route.max_message)
+            && (1..frame.value).contains(&message.value)
+        {
+            let remedy = "a frame is part of a message, so max_frame never counts; make it smaller";
+            self.notes.warning(&message.place, "is less than max_frame", remedy);
+        }
         Some(Rule {
             label: label(route),
             pools: pools?,

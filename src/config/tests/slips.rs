@@ -140,6 +140,29 @@ fn a_pool_of_servers_that_all_drain_is_worth_a_second_look() {
 }
 
 #[test]
+fn no_time_at_all_is_told_how_a_timeout_is_turned_off() {
+    let problems = bad(&format!("{GOOD}[timeouts]\nidle = \"0s\"\n"));
+    assert!(problems[0].1.contains("found \"0s\"; allowed is \"1ms\" to "), "{problems:?}");
+    assert!(problems[0].1.ends_with(", or \"off\" to turn it off"), "{problems:?}");
+}
+
+#[test]
+fn trusting_everyone_and_a_bound_that_never_counts_are_worth_a_second_look() {
+    let doubtful = |text: &str, key: &str| {
+        good(text).warnings.iter().filter(|it| it.key == key).count()
+    };
+    for (trusted, warned) in [("0.0.0.0/0", 1), ("::/0", 1), ("10.0.0.0/8", 0), ("0.0.0.0/32", 0)] {
+        let text = GOOD.replace("mode =", &format!("trusted = [\"{trusted}\"]\nmode ="));
+        assert_eq!(doubtful(&text, "listeners.web.trusted[0]"), warned, "{trusted}");
+    }
+    for (frame, message, warned) in [("2KiB", "1KiB", 1), ("1KiB", "1KiB", 0), ("2KiB", "0B", 0)] {
+        let limits = format!("\"/live\", max_frame = \"{frame}\", max_message = \"{message}\"");
+        let text = GOOD.replace("\"/live\"", &limits);
+        assert_eq!(doubtful(&text, "listeners.web.routes[1].max_message"), warned, "{message}");
+    }
+}
+
+#[test]
 fn secrets_that_everybody_can_read_are_told() {
     let text = GOOD
         .replace("key = \"k\"", "key = \"exposed.key\"")
@@ -239,6 +262,12 @@ const LISTENER: &[Row] = &[
     ),
     (
         "mode = \"l7\"",
+        "mode = \"l7\"\nping = \"25s\"",
+        "4: listeners.web.ping",
+        "write a table such as { every = \"25s\" }, or \"off\"",
+    ),
+    (
+        "mode = \"l7\"",
         "mode = \"l7\"\nhttp = { head = \"2KiB\" }",
         "4: listeners.web.http",
         "target",
@@ -326,6 +355,12 @@ const ROUTE: &[Row] = &[
         "path = \"/x\", header = { \"a b\" = \"1\" }",
         "7: listeners.web.routes[1].header.\"a b\"",
         "header name",
+    ),
+    (
+        "path = \"/live\"",
+        "path = \"/x\", query = { \"\" = \"1\" }",
+        "7: listeners.web.routes[1].query.\"\"",
+        "is no parameter",
     ),
     (
         "path = \"/live\"",
@@ -453,7 +488,25 @@ const POOL: &[Row] = &[
         "\"10.0.0.1:9000\"",
         "{ address = \"a.b:1\", weight = 0 }",
         "11: pools.chat.servers[0].weight",
-        "1 to 1000",
+        "1 to 1000; who is to get no new clients says drain = true",
+    ),
+    (
+        "10.0.0.1:9000\"",
+        "10.0.0.9:9000\",\n \"one.example.org:9000\"",
+        "12: pools.chat.servers[1]",
+        "\"10.0.0.9:9000\" and \"one.example.org:9000\" are both 10.0.0.9:9000; see line 11",
+    ),
+    (
+        "[pools.chat]",
+        "[pools.chat]\nhealth = \"2s\"",
+        "10: pools.chat.health",
+        "write a table such as { every = \"2s\" }, or \"off\"",
+    ),
+    (
+        "{ cookie = \"c\", key = \"sixteen bytes and more\" }",
+        "{ query = \"\" }",
+        "10: pools.chat.sticky.query",
+        "name of a query parameter",
     ),
     ("10.0.0.1:9000", "nowhere.example.org:1", "11: pools.chat.servers[0]", "no such name"),
     ("10.0.0.1:9000", "empty.example.org:1", "11: pools.chat.servers[0]", "no address"),

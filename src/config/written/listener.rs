@@ -139,7 +139,7 @@ impl Listener {
 impl Ping {
     fn read(field: Field<'_>) -> Option<At<Option<Ping>>> {
         if field.is_text() {
-            return field.choice(&[("off", None)]);
+            return field.off("{ every = \"25s\" }");
         }
         let mut section = field.section("{ every = \"25s\", timeout = \"20s\" }, or \"off\"")?;
         let ping = Ping {
@@ -294,6 +294,10 @@ fn pairs(field: Field<'_>, header: bool) -> Vec<Pair> {
     for (name, field) in section.take_named() {
         if header && !is_token(&name.value) {
             notes.mistake(&name.place, "is no header name", "write a name such as \"X-Canary\"");
+            continue;
+        }
+        if name.value.is_empty() {
+            notes.mistake(&name.place, "is no parameter", "write a name such as \"beta\"");
             continue;
         }
         let read = |text: &str| match !header || is_field_value(text) {
