@@ -174,6 +174,28 @@ fn values_arrive_where_they_belong() {
 }
 
 #[test]
+fn different_routes_have_different_labels() {
+    let routes = [
+        ("query = { a = \"1\" }, header = { b = \"1\" }", "/ query=a:1 header=b:1"),
+        ("query = { a = \"1 header=b:1\" }", "/ query=a:\"1 header=b:1\""),
+        ("query = { a = \"b:c\" }", "/ query=a:b:c"),
+        ("query = { \"a:b\" = \"c\" }", "/ query=\"a:b\":c"),
+        ("query = { a = '\"b:c\"' }", "/ query=a:\"\\\"b:c\\\"\""),
+    ];
+    let written: Vec<String> =
+        routes.iter().map(|(route, _)| format!("{{ pool = \"p\", {route} }}")).collect();
+    let plan = good(&format!(
+        "[listeners.web]\nbind = [\"0.0.0.0:1\"]\nmode = \"l7\"\nroutes = [{}]\n[pools.p]\n\
+         servers = [\"10.0.0.1:1\"]\n",
+        written.join(", ")
+    ))
+    .plan;
+    let rules = &l7(listener(&plan, "web")).rules;
+    let labels: Vec<&str> = rules.iter().map(|rule| &*rule.label).collect();
+    assert_eq!(labels, routes.map(|(_, label)| label));
+}
+
+#[test]
 fn a_name_becomes_one_address_whatever_order_it_resolves_in() {
     let with = |server: &str| good(&MINIMAL.replace("10.0.0.1:9000", server));
     let inet = |loaded: &Loaded| match &loaded.plan.pools[0].servers[0].address {
