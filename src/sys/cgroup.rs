@@ -39,9 +39,7 @@ fn folders(groups: &str) -> Vec<(Version, PathBuf)> {
 
 fn left_in(version: Version, folder: &Path) -> Option<u64> {
     let (limit, used, cached) = match version {
-        Version::One => {
-            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ")
-        }
+        Version::One => ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "),
         Version::Two => ("memory.max", "memory.current", "inactive_file "),
     };
     let read = |name: &str| fs::read_to_string(folder.join(name));

@@ -60,10 +60,7 @@ fn pools_of(listener: &Listener) -> Vec<usize> {
     }
 }
 
-fn edges<'a>(
-    pools: &'a [Option<Arc<Pool>>],
-    listeners: &[Option<Arc<Listener>>],
-) -> Vec<Edge<'a>> {
+fn edges<'a>(pools: &'a [Option<Arc<Pool>>], listeners: &[Option<Arc<Listener>>]) -> Vec<Edge<'a>> {
     let mut edges = Vec::new();
     for (pool, proven) in pools.iter().enumerate() {
         for server in proven.iter().flat_map(|pool| &pool.servers) {

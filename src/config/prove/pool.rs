@@ -357,9 +357,9 @@ impl Proof<'_> {
         };
         let server_name = tls.server_name.as_ref().map(|at| at.value.clone());
         let usable = server_name.clone().filter(|name| is_server_name(name));
-        let servers = servers.iter().filter(|server| {
-            usable.is_some() || matches!(server.address, ServerAddress::Inet(_))
-        });
+        let servers = servers
+            .iter()
+            .filter(|server| usable.is_some() || matches!(server.address, ServerAddress::Inet(_)));
         let section = OfPool {
             name: Arc::from(pool.name.value.as_str()),
             servers: servers.cloned().collect(),

@@ -155,9 +155,8 @@ fn label(route: &Route) -> Arc<str> {
     if let Some(protocol) = &route.protocol {
         add("protocol", &protocol.value);
     }
-    let pair = |(name, value): &Pair| {
-        format!("{}:{}", told(&name.value, ':'), told(&value.value, ' '))
-    };
+    let pair =
+        |(name, value): &Pair| format!("{}:{}", told(&name.value, ':'), told(&value.value, ' '));
     route.query.iter().for_each(|it| add("query", &pair(it)));
     route.header.iter().for_each(|it| add("header", &pair(it)));
     Arc::from(label)

@@ -1,5 +1,8 @@
 //! Every mistake is named with its line, and none hides or invents another.
 
+use std::io::Write;
+use std::os::fd::AsRawFd;
+
 use super::*;
 use crate::config::certificates::authority::{Authority, Kind};
 
@@ -105,6 +108,17 @@ fn a_file_that_cannot_be_read_is_a_problem_like_any_other() {
 }
 
 #[test]
+fn a_configuration_may_come_through_a_pipe() {
+    let (reader, mut writer) = io::pipe().expect("a pipe");
+    writer.write_all(MINIMAL.as_bytes()).expect("written");
+    drop(writer);
+    // As a shell hands over what stands in <(…).
+    let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
+    let loaded = load(Path::new(&path), &Tickets::default());
+    assert!(loaded.is_ok(), "{loaded:?}");
+}
+
+#[test]
 fn what_is_wrong_with_a_named_file_is_told_where_it_is_named_beside_all_else() {
     let authority = Authority::new();
     authority.issue("web", &["web.example"], Kind::Ecdsa);
@@ -127,8 +141,7 @@ tls.ca = "tickets"
     let file = authority.path("sp.toml");
     std::fs::write(&file, text).expect("written");
     let Err(Problems(problems)) = load(&file, &Tickets::default()) else { panic!("it is bad") };
-    let told: Vec<String> =
-        problems.iter().map(|it| format!("{}: {}", it.line, it.key)).collect();
+    let told: Vec<String> = problems.iter().map(|it| format!("{}: {}", it.line, it.key)).collect();
     let expected = [
         "4: listeners.web.mode",
         "5: listeners.web.tls.ticket_keys",

@@ -148,9 +148,8 @@ fn no_time_at_all_is_told_how_a_timeout_is_turned_off() {
 
 #[test]
 fn trusting_everyone_and_a_bound_that_never_counts_are_worth_a_second_look() {
-    let doubtful = |text: &str, key: &str| {
-        good(text).warnings.iter().filter(|it| it.key == key).count()
-    };
+    let doubtful =
+        |text: &str, key: &str| good(text).warnings.iter().filter(|it| it.key == key).count();
     for (trusted, warned) in [("0.0.0.0/0", 1), ("::/0", 1), ("10.0.0.0/8", 0), ("0.0.0.0/32", 0)] {
         let text = GOOD.replace("mode =", &format!("trusted = [\"{trusted}\"]\nmode ="));
         assert_eq!(doubtful(&text, "listeners.web.trusted[0]"), warned, "{trusted}");
