@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::balance::MemberState;
 use crate::meter::Family;
+use crate::sys::process::file_limit;
 
 use super::Control;
 use super::host;
@@ -35,7 +36,9 @@ families! {
     SHARE = gauge("server_share", "Part of the weight that counts now (slow start).");
     USABLE = gauge("pool_servers_usable", "Servers new connections may go to.");
     SERVERS = gauge("pool_servers", "Servers in the file.");
+    SERVER_MAX = gauge("server_connections_max", "max_connections, where it is set.");
     OPEN = gauge("listener_open", "1 while the listener takes connections.");
+    LISTENER_MAX = gauge("listener_connections_max", "max_connections, where it is set.");
     EXPIRY = gauge(
         "certificate_expiry_timestamp_seconds",
         "When the certificate is no longer valid, in seconds since 1970."
@@ -45,6 +48,7 @@ families! {
     THREADS = gauge("process_threads", "Threads of the process.");
     CPU = counter("process_cpu_seconds_total", "Processor time used, user and system.");
     DESCRIPTORS = gauge("process_open_fds", "Open descriptors of control's own table.");
+    MAX_DESCRIPTORS = gauge("process_max_fds", "Descriptors that any one table may have.");
     CORE_DESCRIPTORS = gauge("core_open_fds", "Open descriptors of the core's table.");
 }
 
@@ -82,6 +86,10 @@ fn own(control: &Control, page: &mut Page) {
     page.put(&LINES_LOST, &[], control.lines.lost() as f64);
     for (listener, open) in control.fleet.plan.listeners.iter().zip(control.fleet.open()) {
         page.put(&OPEN, &[("listener", &listener.name)], flag(open));
+        if listener.max_connections > 0 {
+            let most = f64::from(listener.max_connections);
+            page.put(&LISTENER_MAX, &[("listener", &listener.name)], most);
+        }
     }
     for (listener, tls) in control.fleet.certificates() {
         for shown in &tls.certificates {
@@ -102,6 +110,9 @@ fn pools(control: &Control, page: &mut Page) {
             let whose = [("pool", pool), ("server", &*server.name)];
             page.put(&WEIGHT, &whose, f64::from(member.weight));
             page.put(&SHARE, &whose, f64::from(member.share));
+            if server.max_connections > 0 {
+                page.put(&SERVER_MAX, &whose, f64::from(server.max_connections));
+            }
             for state in STATES {
                 let [pool, server] = whose;
                 let labels = [pool, server, ("state", state.name())];
@@ -163,6 +174,9 @@ fn process(page: &mut Page) {
     page.put(&THREADS, &[], usage.threads as f64);
     page.put(&CPU, &[], usage.cpu_ticks as f64 / TICKS_PER_SECOND);
     page.put(&DESCRIPTORS, &[], usage.descriptors as f64);
+    if let Ok(limit) = file_limit() {
+        page.put(&MAX_DESCRIPTORS, &[], limit.soft as f64);
+    }
     for (core, count) in usage.core_descriptors {
         page.put(&CORE_DESCRIPTORS, &[("core", &core.to_string())], count as f64);
     }

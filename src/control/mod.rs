@@ -26,6 +26,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -37,9 +38,9 @@ use tokio::time::MissedTickBehavior;
 
 use crate::balance::health::Change;
 use crate::balance::{MemberState, ServerId};
-use crate::config::Loaded;
 use crate::config::plan::Plan;
 use crate::config::snapshot::{Order, Report, Snapshot};
+use crate::config::{self, Loaded};
 use crate::meter::{CoreCounters, ServerCounters};
 use crate::sys::listen::Sharing;
 use crate::sys::process::{SignalMask, restore_signals, wake};
@@ -88,17 +89,18 @@ pub struct Link {
 }
 
 impl Birth {
-    /// Loads the files the plan names and makes the first snapshot.
+    /// Reads a configuration and the files it names, and makes the first snapshot.
     ///
     /// # Errors
-    /// Everything that is wrong with those files.
-    pub fn new(loaded: Loaded, sharing: Sharing) -> Result<Self, Vec<String>> {
+    /// Everything that is wrong with them.
+    pub fn new(file: &Path, sharing: Sharing) -> Result<Self, Vec<String>> {
         let mut keys = Keys::default();
-        let material = Material::make(&loaded.plan, &mut keys)?;
-        let mut warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
-        warnings.extend(material.warnings.iter().cloned());
-        let cores = loaded.plan.runtime.workers;
-        let mut fleet = Fleet::begin(loaded.plan, material, cores);
+        let loaded = config::load(file, keys.tickets()).map_err(|all| all.lines())?;
+        let Loaded { plan, warnings, contexts } = loaded;
+        let material = Material::make(&plan, contexts, &mut keys)?;
+        let warnings = warnings.iter().map(ToString::to_string).collect();
+        let cores = plan.runtime.workers;
+        let mut fleet = Fleet::begin(plan, material, cores);
         let first = fleet.snapshot();
         Ok(Self { fleet, keys, first, sharing, warnings })
     }

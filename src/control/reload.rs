@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use crate::config::plan::{Plan, Sticky};
-use crate::config::{self, Loaded, Problems};
+use crate::config::{self, Loaded};
 use crate::sys::listen::Sharing;
 
 use super::Control;
@@ -102,7 +102,7 @@ impl Control {
             tracing::warn!("{warning}");
         }
         let settled = settle(loaded.plan, &self.fleet.plan);
-        for warning in settled.warnings.iter().chain(&material.warnings) {
+        for warning in &settled.warnings {
             tracing::warn!("{warning}");
         }
         let touched = Touched::of(&settled);
@@ -164,11 +164,11 @@ fn load(
     keys: &mut Keys,
     sharing: Sharing,
 ) -> Result<(Loaded, Material), Vec<String>> {
-    let loaded = config::load(&running.file).map_err(|Problems(problems)| {
-        problems.iter().map(ToString::to_string).collect::<Vec<_>>()
-    })?;
+    let mut loaded =
+        config::load(&running.file, keys.tickets()).map_err(|problems| problems.lines())?;
     let mut mistakes = ports::for_reload(&loaded.plan, running, sharing);
-    match Material::make(&loaded.plan, keys) {
+    let contexts = std::mem::take(&mut loaded.contexts);
+    match Material::make(&loaded.plan, contexts, keys) {
         Ok(material) if mistakes.is_empty() => Ok((loaded, material)),
         Ok(_) => Err(mistakes),
         Err(more) => {

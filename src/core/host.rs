@@ -63,8 +63,8 @@ fn start(seed: CoreSeed, own_table: bool) -> Result<(), String> {
     let wire = Wire::new(Arc::clone(&counters))
         .map_err(|e| format!("cannot build the wire's io_uring: {e}"))?;
     drop(alone);
-    let tables = if own_table { 1 } else { seed.cores as u64 };
-    let limit = host::descriptor_limit() / tables;
+    let room = host::core_room(host::descriptor_limit(), seed.cores, own_table);
+    counters.room.set(room);
     let core = Rc::new(Core {
         index: seed.core,
         counters,
@@ -83,7 +83,7 @@ fn start(seed: CoreSeed, own_table: bool) -> Result<(), String> {
         stirred: Cell::new(false),
         second: Cell::new(0),
         next_id: Cell::new(seed.core as u64),
-        room: limit.saturating_sub(host::CORE_DESCRIPTORS) / 2,
+        room,
         seed,
     });
     runtime.block_on(async {

@@ -17,19 +17,25 @@ pub struct FileLimit {
     pub hard: u64,
 }
 
-/// Raises the soft limit of open descriptors to the hard one and says what it is now.
-pub fn raise_file_limit() -> io::Result<FileLimit> {
+/// The limits of open descriptors as they are.
+pub fn file_limit() -> io::Result<FileLimit> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid rlimit that lives through both calls.
+    // SAFETY: `limit` is a valid rlimit that lives through the call.
     let read = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
     done(read)?;
-    if limit.rlim_cur < limit.rlim_max {
-        limit.rlim_cur = limit.rlim_max;
-        // SAFETY: as above; the kernel only reads it.
+    Ok(FileLimit { soft: limit.rlim_cur, hard: limit.rlim_max })
+}
+
+/// Raises the soft limit of open descriptors to the hard one and says what it is now.
+pub fn raise_file_limit() -> io::Result<FileLimit> {
+    let FileLimit { soft, hard } = file_limit()?;
+    if soft < hard {
+        let limit = libc::rlimit { rlim_cur: hard, rlim_max: hard };
+        // SAFETY: the kernel only reads `limit`, which lives through the call.
         let raised = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
         done(raised)?;
     }
-    Ok(FileLimit { soft: limit.rlim_cur, hard: limit.rlim_max })
+    Ok(FileLimit { soft: hard, hard })
 }
 
 /// A new eventfd, close-on-exec and non-blocking. It must be made before any core has a table of

@@ -12,7 +12,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, Signatur
 use super::chain::{Chain, certificates};
 use super::heard::Ear;
 use super::sessions::Sessions;
-use super::{Loaded, Problem, ToServer, VERSIONS, provider};
+use super::{Loaded, Part, Problem, ToServer, VERSIONS, provider};
 use crate::config::plan::{Server, ServerAddress, ServerTls};
 
 impl ToServer {
@@ -22,9 +22,10 @@ impl ToServer {
     /// Files that cannot be read or make no sense, and servers without a name to verify.
     pub fn load(tls: &ServerTls, servers: &[Server]) -> Result<Loaded<Self>, Vec<Problem>> {
         let (mut warnings, mut problems) = (Vec::new(), Vec::new());
-        let verifier = verifier(tls, &mut warnings).map_err(|problem| problems.push(problem));
-        let ours = tls.client_cert.as_ref().map(|files| Chain::load(files, &mut warnings));
-        let ours = ours.transpose().map_err(|problem| problems.push(problem));
+        let verifier = verifier(tls, &mut warnings)
+            .map_err(|problem| problems.push(problem.of(Part::Authorities)));
+        let ours = tls.client_cert.as_ref().map(|files| Chain::load(files, 0, &mut warnings));
+        let ours = ours.transpose().map_err(|all| problems.extend(all));
         let names = servers.iter().filter_map(|server| {
             let name = name(tls.server_name.as_deref(), server);
             name.map_err(|problem| problems.push(problem)).ok()
@@ -76,10 +77,8 @@ fn verifier(
     tls: &ServerTls,
     warnings: &mut Vec<Problem>,
 ) -> Result<Arc<dyn ServerCertVerifier>, Problem> {
+    // That this is unwise was said when the file was read.
     if tls.insecure {
-        let file = Path::new("pools");
-        let what = "`verify = false`: any server is believed";
-        warnings.push(Problem::new(file, what, "give a `ca` and leave `verify` out"));
         return Ok(Arc::new(Anyone(provider())));
     }
     let mut roots = RootCertStore::empty();

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::balance::{MemberState, ServerId};
+use crate::config::certificates::Contexts;
 use crate::config::plan::{Drain, OnDown, Plan};
 use crate::config::snapshot::{EndServer, Order};
 use crate::config::{self, System};
@@ -21,13 +22,14 @@ fn plan(servers: &str, more: &str) -> Plan {
 
 fn fleet(servers: &str, more: &str) -> Fleet {
     let plan = plan(servers, more);
-    let material = Material::make(&plan, &mut Keys::default()).unwrap();
+    let material = Material::make(&plan, Contexts::default(), &mut Keys::default()).unwrap();
     Fleet::begin(plan, material, 2)
 }
 
 fn reload(fleet: &mut Fleet, at: u64, servers: &str, more: &str) -> Ends {
     let settled = settle(plan(servers, more), &fleet.plan);
-    let material = Material::make(&settled.plan, &mut Keys::default()).unwrap();
+    let keys = &mut Keys::default();
+    let material = Material::make(&settled.plan, Contexts::default(), keys).unwrap();
     fleet.reload(Duration::from_secs(at), settled, material)
 }
 
