@@ -28,7 +28,10 @@ families! {
         "config_last_read_timestamp_seconds",
         "When the last reload began to read the file, in seconds since 1970; 0 before any."
     );
-    CHECKS = counter("health_checks_total", "Active checks by result.");
+    CHECKS = counter(
+        "health_checks_total",
+        "Active checks by result; unmade: we had nothing left to check with."
+    );
     LINES_LOST = counter("log_lines_unwritten_total", "Lines that standard error did not take.");
     STATE = gauge("server_state", "1 for the state the server is in.");
     WEIGHT = gauge("server_weight", "Weight as configured.");
@@ -79,6 +82,7 @@ fn own(control: &Control, page: &mut Page) {
     page.put(&LAST_READ, &[], read);
     page.put(&CHECKS, &[("result", "good")], control.checks_good as f64);
     page.put(&CHECKS, &[("result", "bad")], control.checks_bad as f64);
+    page.put(&CHECKS, &[("result", "unmade")], control.checks_unmade as f64);
     page.put(&LINES_LOST, &[], control.lines.lost() as f64);
     for (listener, open) in control.fleet.plan.listeners.iter().zip(control.fleet.open()) {
         page.put(&OPEN, &[("listener", &listener.name)], flag(open));

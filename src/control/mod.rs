@@ -50,6 +50,7 @@ use fleet::Fleet;
 use health::{Checked, Checks};
 use logging::Lines;
 use material::{Keys, Material};
+use probe::Fault;
 use publish::Publisher;
 use watch::Watch;
 
@@ -184,6 +185,10 @@ struct Control {
     checks: Checks,
     checks_good: u64,
     checks_bad: u64,
+    /// Checks that could not be made for want of something of ours.
+    checks_unmade: u64,
+    /// When that was last said.
+    unmade_said: Option<Instant>,
     /// What the last bad check of a server said, by id.
     check_faults: HashMap<ServerId, String>,
     /// When a server was last said not to be dialled.
@@ -250,6 +255,8 @@ impl Control {
             checks: Checks::new(checked_in),
             checks_good: 0,
             checks_bad: 0,
+            checks_unmade: 0,
+            unmade_said: None,
             check_faults: HashMap::new(),
             dial_faults: HashMap::new(),
             changed_health: false,
@@ -414,6 +421,11 @@ impl Control {
                 self.checks_good += 1;
                 self.check_faults.remove(&id);
             }
+            // Neither good nor bad: the server was not asked, and its pipes have done nothing.
+            Err(Fault::Ours(fault)) => {
+                self.tell_unmade(id, fault);
+                return Step::Wait;
+            }
             Err(fault) => {
                 self.checks_bad += 1;
                 self.check_faults.insert(id, fault.to_string());
@@ -425,6 +437,18 @@ impl Control {
             self.tell_change(&change);
         }
         Step::Wait
+    }
+
+    /// Says why a check could not be made. Whatever is short is so for many servers at once.
+    fn tell_unmade(&mut self, id: ServerId, fault: &io::Error) {
+        self.checks_unmade += 1;
+        if self.unmade_said.is_some_and(|said| said.elapsed() < reports::SAY_AGAIN) {
+            return;
+        }
+        self.unmade_said = Some(Instant::now());
+        let known = self.fleet.registry.known(id);
+        let (pool, server) = (&*known.pool, &*known.name);
+        tracing::warn!(pool, server, %fault, "a check could not be made; servers stay as they are");
     }
 
     /// Says that a server is in another state, and ends its pipes if the file says so.
