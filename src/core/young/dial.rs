@@ -92,8 +92,8 @@ impl Dialled {
     }
 }
 
-/// The key that a client's address gives to `source-hash`, if the pool wants one.
-pub fn source_key(conn: &mut Accepted, front: &Front) -> Option<u64> {
+/// The key that a client's address gives, where it is known.
+pub fn source_key(conn: &Accepted, front: &Front) -> Option<u64> {
     let source = front.told.map(|(source, _)| source).or(conn.client)?;
     Some(balance::key_of_source(canonical(source.ip())))
 }
