@@ -35,19 +35,24 @@ pub struct Loaded {
 /// Reads and proves a file on this machine. Host names are resolved now, so this may take as long
 /// as the resolver does.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
+    load_on(path, &System)
+}
+
+/// As [`load`], where `host` answers for the machine.
+pub fn load_on(path: &Path, host: &impl Host) -> Result<Loaded, Problems> {
     let shown = path.display().to_string();
     let whole = |message: String, remedy: &str| {
         let (file, key) = (shown.as_str().into(), String::new());
         Problems(vec![Problem { file, line: 0, key, message, remedy: remedy.to_owned() }])
     };
-    let bytes = System.read(path).map_err(|error| {
+    let bytes = host.read(path).map_err(|error| {
         whole(format!("cannot be read: {error}"), "name a configuration file you may read")
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         whole(format!("byte {at} is not UTF-8"), "write the file as UTF-8 text")
     })?;
-    parse(&text, path, &System)
+    parse(&text, path, host)
 }
 
 /// Proves `text` as the content of `file`. Relative paths in it are taken from the file's folder.

@@ -280,7 +280,9 @@ impl Control {
         restore_signals(mask).map_err(|e| format!("signals stay blocked: {e}"))?;
         self.open_admin().await?;
         self.checks.set(self.fleet.targets());
-        self.watch_files(watch::Prints::take(&self.files()));
+        let files = self.files();
+        let prints = watch::Prints::take(&files);
+        self.watch_files(files, prints);
         self.announce();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

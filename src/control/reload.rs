@@ -1,12 +1,15 @@
 //! Reading the file again: loaded and proven apart from control's own loop, then fitted onto what
 //! runs, then told to the cores as one snapshot. A bad file changes nothing.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::config::plan::{Plan, Sticky};
-use crate::config::{self, Loaded, Problems};
+use crate::config::{self, Host, Loaded, Problems, System};
 use crate::sys::listen::Sharing;
 
 use super::Control;
@@ -36,7 +39,7 @@ pub struct Reloads {
 pub struct Outcome {
     why: &'static str,
     read_at: SystemTime,
-    /// How the files looked before they were read.
+    /// How the files in force, and those the new one names, looked before they were read.
     prints: Prints,
     result: Result<(Loaded, Material), Vec<String>>,
     keys: Keys,
@@ -60,8 +63,9 @@ impl Control {
         let reply = self.loaded.clone();
         tokio::task::spawn_blocking(move || {
             let read_at = SystemTime::now();
-            let prints = Prints::take(&files);
-            let result = load(&running, &mut keys, sharing);
+            let looking = Looking(RefCell::new(Prints::take(&files)));
+            let result = load(&running, &mut keys, sharing, &looking);
+            let prints = looking.0.into_inner();
             let _ = reply.blocking_send(Outcome { why, read_at, prints, result, keys });
         });
         Step::Wait
@@ -73,12 +77,18 @@ impl Control {
         let Outcome { why, read_at, prints, result, keys } = outcome;
         self.reloads.last_read = Some(read_at);
         match result {
-            Err(mistakes) => self.refuse(why, mistakes),
+            Err(mistakes) => {
+                self.refuse(why, mistakes);
+                // What it named may be what is wrong with it, or missing as yet.
+                let mut files = self.files();
+                files.extend(prints.files().cloned());
+                self.watch_files(files, prints);
+            }
             Ok((loaded, material)) => {
                 self.keys = keys;
                 self.reloads.last_error = None;
                 self.go_over(why, loaded, material);
-                self.watch_files(prints);
+                self.watch_files(self.files(), prints);
             }
         }
         if std::mem::take(&mut self.reloads.again) {
@@ -148,13 +158,12 @@ impl Control {
         files_of(&self.fleet.plan)
     }
 
-    pub(super) fn watch_files(&mut self, before: Prints) {
-        match Watch::start(self.files(), before, self.changed.clone()) {
-            Ok(watch) => self.watch = Some(watch),
-            Err(error) => {
-                tracing::warn!(%error, "changes of the file are not noticed; SIGHUP reloads it");
-            }
+    pub(super) fn watch_files(&mut self, files: BTreeSet<PathBuf>, before: Prints) {
+        let watch = Watch::start(files, before, self.changed.clone());
+        if let Some(error) = &watch.deaf {
+            tracing::warn!(%error, "changes of files are noticed some seconds late");
         }
+        self.watch = Some(watch);
     }
 }
 
@@ -163,8 +172,9 @@ fn load(
     running: &Plan,
     keys: &mut Keys,
     sharing: Sharing,
+    looking: &Looking,
 ) -> Result<(Loaded, Material), Vec<String>> {
-    let loaded = config::load(&running.file).map_err(|Problems(problems)| {
+    let loaded = config::load_on(&running.file, looking).map_err(|Problems(problems)| {
         problems.iter().map(ToString::to_string).collect::<Vec<_>>()
     })?;
     let mut mistakes = ports::for_reload(&loaded.plan, running, sharing);
@@ -175,6 +185,34 @@ fn load(
             mistakes.extend(more);
             Err(mistakes)
         }
+    }
+}
+
+/// This machine, with how every file looked before it was first read: also of a configuration that
+/// is refused, so that the missing one is noticed when it comes.
+struct Looking(RefCell<Prints>);
+
+impl Host for Looking {
+    fn readable(&self, path: &Path) -> io::Result<()> {
+        self.0.borrow_mut().look(path);
+        System.readable(path)
+    }
+
+    fn is_exposed(&self, path: &Path) -> bool {
+        System.is_exposed(path)
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.0.borrow_mut().look(path);
+        System.read(path)
+    }
+
+    fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        System.resolve(name, port)
+    }
+
+    fn processors(&self) -> usize {
+        System.processors()
     }
 }
 
