@@ -82,7 +82,8 @@ impl Fleet {
     }
 
     /// Goes over to another plan. Servers that stay keep their health and their counts.
-    pub fn reload(&mut self, now: Duration, settled: Settled, material: Material) -> Ends {
+    pub fn reload(&mut self, now: Duration, settled: Settled, mut material: Material) -> Ends {
+        material.keep_alike(&settled.plan, &self.material, &self.plan);
         let before: Vec<(Arc<Pool>, Vec<ServerId>)> =
             self.wards.iter().map(|ward| (ward.plan.clone(), ward.ids.clone())).collect();
         let mut old = std::mem::take(&mut self.wards);

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::balance::{MemberState, ServerId};
+use crate::config::certificates::authority::Authority;
 use crate::config::plan::{Drain, OnDown, Plan};
 use crate::config::snapshot::{EndServer, Order};
 use crate::config::{self, System};
@@ -276,6 +277,29 @@ fn a_check_names_its_server_as_the_file_does() {
     assert_eq!(hosts(""), ["10.0.0.1:9000", "127.0.0.1:81", "localhost"]);
     let tls = "tls = { server_name = \"chat.internal\", verify = false }";
     assert_eq!(hosts(tls), ["chat.internal"; 3]);
+}
+
+#[test]
+fn a_reload_disturbs_no_check_of_a_tls_pool_whose_certificates_are_as_they_were() {
+    let authority = Authority::new();
+    let ca = authority.ca();
+    let more = |path: &str| {
+        let tls = format!("tls = {{ ca = \"{}\", server_name = \"chat\" }}", ca.display());
+        format!("health = {{ http = \"{path}\" }}\n{tls}\n")
+    };
+    let mut fleet = fleet(&both(), &more("/"));
+    let before = fleet.targets();
+    reload(&mut fleet, 1, &both(), &more("/"));
+    assert!(fleet.targets() == before);
+    // With one server less the others are still asked in the same way.
+    reload(&mut fleet, 2, B, &more("/"));
+    assert!(fleet.targets() == before[1..]);
+    reload(&mut fleet, 3, B, &more("/healthz"));
+    let after = fleet.targets();
+    assert!(after != before[1..]);
+    std::fs::copy(Authority::new().ca(), &ca).unwrap();
+    reload(&mut fleet, 4, B, &more("/healthz"));
+    assert!(fleet.targets() != after, "another authority decides");
 }
 
 #[test]
