@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -64,7 +65,7 @@ impl Control {
         tokio::task::spawn_blocking(move || {
             let read_at = SystemTime::now();
             let looking = Looking(RefCell::new(Prints::take(&files)));
-            let result = load(&running, &mut keys, sharing, &looking);
+            let result = guarded(|| load(&running, &mut keys, sharing, &looking));
             let prints = looking.0.into_inner();
             let _ = reply.blocking_send(Outcome { why, read_at, prints, result, keys });
         });
@@ -167,6 +168,14 @@ impl Control {
     }
 }
 
+/// A panic while a file is read refuses it. (Control would wait for the outcome for ever, and no
+/// reload begins before.) What was half read is dropped; the panic's own line says where it was.
+fn guarded<T>(load: impl FnOnce() -> Result<T, Vec<String>>) -> Result<T, Vec<String>> {
+    panic::catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| {
+        Err(vec!["a mistake of ours: reading the file panicked; please report the line".to_owned()])
+    })
+}
+
 /// Everything that can be wrong with a file is found here, before anything changes.
 fn load(
     running: &Plan,
@@ -252,4 +261,17 @@ fn files_of(plan: &Plan) -> BTreeSet<PathBuf> {
         }
     }
     files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_refuses_the_file_and_says_so() {
+        let mistakes = guarded::<()>(|| panic!("on purpose")).unwrap_err();
+        assert!(mistakes[0].contains("panicked"), "{mistakes:?}");
+        assert_eq!(guarded(|| Ok(7)), Ok(7));
+        assert!(guarded::<()>(|| Err(vec!["a mistake".to_owned()])).is_err());
+    }
 }
