@@ -7,6 +7,7 @@ use crate::balance::MemberState;
 use crate::meter::Family;
 
 use super::Control;
+use super::fleet::Fleet;
 use super::host;
 use super::page::{Page, Sum};
 
@@ -137,19 +138,22 @@ fn cells(control: &Control, page: &mut Page) {
         }
         sum.onto(page, &[("listener", listener), ("route", label)]);
     }
-    servers(control, page);
+    servers(&control.fleet, page);
 }
 
-/// By name: a server that moved to another address while the old one still carries connections
-/// counts together with it, for a line of metrics may stand on a page but once.
-fn servers(control: &Control, page: &mut Page) {
+/// By name: a server that moved to another address counts together with what it was before, for a
+/// line of metrics may stand on a page but once, and what it has counted may not become less when
+/// the last connection to the old address ends.
+pub(super) fn servers(fleet: &Fleet, page: &mut Page) {
     let mut sums: BTreeMap<(&str, &str), Sum> = BTreeMap::new();
-    for (id, known) in control.fleet.registry.servers() {
-        // Gone from the file and carrying nothing: no longer of interest.
-        if known.live() == 0 && control.fleet.ward(id).is_none() {
-            continue;
+    for (id, known) in fleet.registry.servers() {
+        // Names that are gone from the file and carry nothing are no longer of interest.
+        if known.live() > 0 || fleet.ward(id).is_some() {
+            sums.entry((&known.pool, &known.name)).or_default();
         }
-        let sum = sums.entry((&known.pool, &known.name)).or_default();
+    }
+    for (_, known) in fleet.registry.servers() {
+        let Some(sum) = sums.get_mut(&(&*known.pool, &*known.name)) else { continue };
         for cell in &known.cells {
             sum.core();
             cell.each(&mut |sample| sum.add(sample));

@@ -10,6 +10,8 @@ use crate::config::snapshot::{EndServer, Order};
 use crate::config::{self, System};
 use crate::control::fleet::{Ends, Fleet, pace};
 use crate::control::material::{Keys, Material};
+use crate::control::metrics;
+use crate::control::page::Page;
 use crate::control::settle::settle;
 
 fn plan(servers: &str, more: &str) -> Plan {
@@ -300,6 +302,37 @@ fn a_reload_disturbs_no_check_of_a_tls_pool_whose_certificates_are_as_they_were(
     std::fs::copy(Authority::new().ca(), &ca).unwrap();
     reload(&mut fleet, 4, B, &more("/healthz"));
     assert!(fleet.targets() != after, "another authority decides");
+}
+
+#[test]
+fn the_counts_of_a_name_outlive_the_last_connection_to_its_old_address() {
+    let at = |address: &str| format!("{{ address = {address}, name = \"a\" }}");
+    let mut fleet = fleet(&at(A), "");
+    let old = fleet.wards[0].ids[0];
+    let cell = |fleet: &Fleet, id: ServerId| fleet.registry.known(id).cells[0].clone();
+    cell(&fleet, old).leased.add(5);
+    cell(&fleet, old).live.add(1);
+    reload(&mut fleet, 1, &at(B), "");
+    let new = fleet.wards[0].ids[0];
+    cell(&fleet, new).leased.add(2);
+    cell(&fleet, new).live.add(1);
+    let shows = |fleet: &Fleet, line: &str| {
+        let mut page = Page::default();
+        metrics::servers(fleet, &mut page);
+        let text = page.finish();
+        assert!(text.lines().any(|shown| shown == line), "{line} in:\n{text}");
+    };
+    shows(&fleet, "standpipe_server_connections_total{pool=\"chat\",server=\"a\"} 7");
+    shows(&fleet, "standpipe_server_connections{pool=\"chat\",server=\"a\"} 2");
+    cell(&fleet, old).live.sub(1);
+    shows(&fleet, "standpipe_server_connections_total{pool=\"chat\",server=\"a\"} 7");
+    shows(&fleet, "standpipe_server_connections{pool=\"chat\",server=\"a\"} 1");
+    // A name that nobody needs any more leaves the page, as it did.
+    cell(&fleet, new).live.sub(1);
+    reload(&mut fleet, 2, "\"10.0.0.3:1\"", "");
+    let mut page = Page::default();
+    metrics::servers(&fleet, &mut page);
+    assert!(!page.finish().contains("server=\"a\""));
 }
 
 #[test]
