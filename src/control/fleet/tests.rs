@@ -128,6 +128,34 @@ fn draining_a_server_ends_its_pipes_once() {
 }
 
 #[test]
+fn a_rate_is_shared_by_all_servers_of_the_pool_that_end() {
+    let more = "drain = { rate = 10 }\non_remove = \"drain\"\n\
+                health = { every = \"1s\", fall = 1 }\n";
+    let over = |orders: &[Order]| -> Vec<(u32, u64)> {
+        let over = |order: &Order| match order {
+            Order::EndServer { id, over: Some(over), .. } => (id.0, over.as_secs()),
+            other => panic!("{other:?}"),
+        };
+        orders.iter().map(over).collect()
+    };
+    let all = format!("{A}, {B}, \"10.0.0.3:1\", \"10.0.0.4:1\"");
+    let mut fleet = fleet(&all, more);
+    let ids = fleet.wards[0].ids.clone();
+    for (id, live) in ids.iter().zip([100, 50, 70, 80]) {
+        fleet.registry.known(*id).cells[0].live.add(live);
+    }
+    // One leaves the file and one is drained, in one reload: fifteen seconds for 150 pipes.
+    let next = format!("{{ address = {B}, drain = true }}, \"10.0.0.3:1\", \"10.0.0.4:1\"");
+    let ends = reload(&mut fleet, 1, &next, more);
+    assert_eq!(over(&ends.orders), [(0, 15), (1, 15)]);
+    // A third goes down when the first has ended: with the fifty that are left of the second.
+    fleet.registry.known(ids[0]).cells[0].live.sub(100);
+    let change = fleet.wards[0].checkup.checked(Duration::from_secs(2), ids[2], false).unwrap();
+    let order = fleet.on_change(&change).unwrap();
+    assert_eq!(over(&[order]), [(2, 12)]);
+}
+
+#[test]
 fn a_server_that_goes_down_ends_its_pipes_unless_they_are_kept() {
     let health = "health = { every = \"1s\", fall = 1 }\n";
     for (said, expected) in [("keep", false), ("drain", true), ("close", true)] {
