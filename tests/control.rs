@@ -309,7 +309,7 @@ fn the_drain_ends_after_its_timeout() {
 fn a_second_signal_ends_everything_now() {
     let echo = Echo::start();
     let bind = address();
-    for (first, second) in [("TERM", "TERM"), ("INT", "INT")] {
+    for (first, second) in [("TERM", "TERM"), ("INT", "INT"), ("QUIT", "QUIT")] {
         let mut standpipe = Standpipe::start(&ending(bind, echo.address, "1s", "10m"));
         let mut client = connect(bind);
         exchange(&mut client);
@@ -319,6 +319,27 @@ fn a_second_signal_ends_everything_now() {
         assert_eq!(standpipe.wait_exit().code(), Some(0));
         assert!(!is_open(&mut client));
     }
+}
+
+#[test]
+fn a_signal_other_programs_know_ends_nothing() {
+    let echo = Echo::start();
+    let bind = address();
+    let mut standpipe = Standpipe::start(&ending(bind, echo.address, "0s", "20s"));
+    let mut client = connect(bind);
+    exchange(&mut client);
+    for signal in ["USR1", "USR2"] {
+        standpipe.signal(signal);
+        standpipe.wait_log(&["level=warn", &format!("signal=SIG{signal}"), "changes nothing"]);
+    }
+    exchange(&mut client);
+    exchange(&mut connect(bind));
+    standpipe.signal("QUIT");
+    standpipe.wait_log(&["asked to end", "signal=SIGQUIT"]);
+    wait_until("the port is closed", || TcpStream::connect(bind).is_err());
+    exchange(&mut client);
+    drop(client);
+    assert_eq!(standpipe.wait_exit().code(), Some(0));
 }
 
 #[test]

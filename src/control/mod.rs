@@ -20,6 +20,7 @@ mod registry;
 mod reload;
 mod reports;
 mod settle;
+mod signals;
 mod watch;
 
 use std::collections::HashMap;
@@ -31,7 +32,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
@@ -52,6 +52,7 @@ use logging::Lines;
 use material::{Keys, Material};
 use probe::Fault;
 use publish::Publisher;
+use signals::{Asked, Signals, Told};
 use watch::Watch;
 
 pub use host::thread_name;
@@ -215,22 +216,6 @@ struct Inbox {
     loaded: mpsc::Receiver<reload::Outcome>,
 }
 
-struct Signals {
-    hangup: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-}
-
 impl Control {
     fn new(
         birth: Birth,
@@ -293,9 +278,7 @@ impl Control {
                 Some(checked) = inbox.checked.recv() => self.checked(&checked),
                 Some(()) = inbox.changed.recv() => self.reload("the file has changed"),
                 Some(outcome) = inbox.loaded.recv() => self.apply(outcome),
-                _ = signals.hangup.recv() => self.reload("SIGHUP"),
-                _ = signals.terminate.recv() => self.asked_to_end("SIGTERM"),
-                _ = signals.interrupt.recv() => self.asked_to_end("SIGINT"),
+                told = signals.next() => self.signalled(told),
             };
             let was_serving = self.phase.is_serving();
             if self.perform(step) {
@@ -478,12 +461,23 @@ impl Control {
         Terms { delay: runtime.drain_delay, timeout: runtime.drain_timeout }
     }
 
-    fn asked_to_end(&mut self, signal: &str) -> Step {
+    fn signalled(&mut self, told: Told) -> Step {
+        match told {
+            Told::Reload => self.reload("SIGHUP"),
+            Told::End(asked) => self.asked_to_end(asked),
+            Told::Nothing(signal) => {
+                tracing::warn!(signal, "a signal that changes nothing here");
+                Step::Wait
+            }
+        }
+    }
+
+    fn asked_to_end(&mut self, asked: Asked) -> Step {
         let mut terms = self.terms();
-        if signal == "SIGINT" {
+        if asked.is_hasty() {
             terms.delay = Duration::ZERO;
         }
-        tracing::info!(signal, phase = self.phase.name(), "asked to end");
+        tracing::info!(signal = asked.name(), phase = self.phase.name(), "asked to end");
         let step = self.phase.asked(Instant::now(), terms);
         if matches!(self.phase, Phase::Leaving { .. }) {
             self.order_all(&Order::Leaving);
