@@ -79,7 +79,8 @@ Exit codes:
 
 Environment:
   STANDPIPE_LOG   filters log lines, for example STANDPIPE_LOG=warn
-  SSLKEYLOGFILE   where TLS secrets go, if a listener says tls.key_log = true";
+  SSLKEYLOGFILE   where TLS secrets go, if a listener says tls.key_log = true
+  NOTIFY_SOCKET   where systemd is told that we serve, reload and end (sd_notify)";
 
 const DEMO: &str = "\
 Examples:

@@ -12,6 +12,7 @@ mod host;
 pub mod logging;
 mod material;
 mod metrics;
+mod notify;
 mod page;
 pub mod ports;
 mod probe;
@@ -204,6 +205,8 @@ struct Control {
     loaded: mpsc::Sender<reload::Outcome>,
     watch: Option<Watch>,
     key_log: Option<File>,
+    /// Who is told how far the process is.
+    manager: notify::Manager,
     admin: Option<SocketAddr>,
     asks: mpsc::Sender<Ask>,
 }
@@ -253,6 +256,7 @@ impl Control {
             loaded: loaded_in,
             watch: None,
             key_log: None,
+            manager: notify::Manager::of_environment(),
             admin: None,
             asks: asks_in,
             links,
@@ -269,6 +273,7 @@ impl Control {
         let prints = watch::Prints::take(&files);
         self.watch_files(files, prints);
         self.announce();
+        self.tell_ready();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -326,6 +331,19 @@ impl Control {
             file = %plan.file.display(),
             "ready"
         );
+    }
+
+    /// Tells the service manager that we serve, and whether by the file as it is now.
+    fn tell_ready(&self) {
+        let (listeners, workers) = (self.fleet.plan.listeners.len(), self.links.len());
+        let status = match &self.reloads.last_error {
+            None => format!("serving {listeners} listener(s) with {workers} worker(s)"),
+            Some((_, mistakes)) => format!(
+                "serving by the configuration of before: the last one was refused, {} mistake(s)",
+                mistakes.len()
+            ),
+        };
+        self.manager.ready(&status);
     }
 
     /// Time since control began; what balance counts in.
@@ -476,6 +494,9 @@ impl Control {
         let mut terms = self.terms();
         if asked.is_hasty() {
             terms.delay = Duration::ZERO;
+        }
+        if self.phase.is_serving() {
+            self.manager.stopping();
         }
         tracing::info!(signal = asked.name(), phase = self.phase.name(), "asked to end");
         let step = self.phase.asked(Instant::now(), terms);

@@ -57,6 +57,7 @@ impl Control {
             return Step::Wait;
         }
         self.reloads.under_way = true;
+        self.manager.reloading();
         let running = self.fleet.plan.clone();
         let files = self.files();
         let mut keys = self.keys.clone();
@@ -91,6 +92,9 @@ impl Control {
                 self.go_over(why, loaded, material);
                 self.watch_files(self.files(), prints);
             }
+        }
+        if self.phase.is_serving() {
+            self.tell_ready();
         }
         if std::mem::take(&mut self.reloads.again) {
             return self.reload("asked for while another was under way");
