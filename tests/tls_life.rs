@@ -81,6 +81,24 @@ fn certificates_are_swapped_under_many_sockets_and_bad_ones_touch_nobody() {
     all_echo("at last");
 }
 
+#[test]
+fn a_certificate_that_was_missing_is_taken_when_it_comes() {
+    let scene = Scene::l4();
+    let standpipe = &scene.standpipe;
+    let text = std::fs::read_to_string(standpipe.config_path()).expect("its configuration");
+    standpipe.reload(&text.replace("web.pem", "later/web.pem").replace("web.key", "later/web.key"));
+    let is_good = || standpipe.metric("standpipe_config_last_reload_good", &[]) == 1.0;
+    assert!(!is_good());
+    assert!(shows(&scene, "web.example"));
+    let later = scene.authority.issue("web", &["later.example"]);
+    let folder = standpipe.folder().join("later");
+    std::fs::create_dir(&folder).expect("a folder");
+    std::fs::write(folder.join("web.key"), later.key).expect("written");
+    std::fs::write(folder.join("web.pem"), later.cert).expect("written");
+    wait_until("the files are noticed", is_good);
+    wait_until("they are in force", || shows(&scene, "later.example"));
+}
+
 /// Secrets as a client knows them.
 #[derive(Debug, Default)]
 struct Secrets(Mutex<Vec<String>>);

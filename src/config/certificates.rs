@@ -50,6 +50,7 @@ pub struct ToServer {
     pub client: Arc<rustls::ClientConfig>,
     /// The name to verify and to send as SNI for each of the pool's servers, in their order.
     pub names: Vec<ServerName<'static>>,
+    made_of: client::MadeOf,
 }
 
 /// A certificate in use: where it came from, for whom it stands and for how long.

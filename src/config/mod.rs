@@ -39,6 +39,11 @@ pub struct Loaded {
 /// this may take as long as the resolver does. Session tickets that no file has keys for are sealed
 /// with those of `tickets`.
 pub fn load(path: &Path, tickets: &Tickets) -> Result<Loaded, Problems> {
+    load_on(path, tickets, &System)
+}
+
+/// As [`load`], where `host` answers for the machine in all but the file itself.
+pub fn load_on(path: &Path, tickets: &Tickets, host: &impl Host) -> Result<Loaded, Problems> {
     let shown = path.display().to_string();
     let whole = |message: String, remedy: &str| {
         let (file, key) = (shown.as_str().into(), String::new());
@@ -52,7 +57,7 @@ pub fn load(path: &Path, tickets: &Tickets) -> Result<Loaded, Problems> {
         whole(format!("byte {at} is not UTF-8"), "write the file as UTF-8 text")
     })?;
     let notes = Notes::new(&shown, &text);
-    let (plan, sections) = prove_text(&text, path, &System, &notes);
+    let (plan, sections) = prove_text(&text, path, host, &notes);
     let contexts = sections.load(tickets, &notes);
     finish(plan, contexts, notes)
 }

@@ -70,6 +70,18 @@ impl Material {
         }
         if mistakes.is_empty() { Ok(made) } else { Err(mistakes) }
     }
+
+    /// Goes on with what `before`, the material of another plan, had for pools of the same names,
+    /// where it was made of the same: a reload that changes no certificate disturbs no session.
+    pub fn keep_alike(&mut self, plan: &Plan, before: &Self, plan_before: &Plan) {
+        for (pool, made) in plan.pools.iter().zip(&mut self.to_server) {
+            let known = plan_before.pools.iter().position(|known| known.name == pool.name);
+            let old = known.and_then(|at| before.to_server.get(at)).and_then(Option::as_ref);
+            if let Some(old) = old {
+                *made = made.take().map(|made| made.or_as_before(old));
+            }
+        }
+    }
 }
 
 fn tokens(pool: &Pool, cookie: &StickyCookie, keys: &mut Keys) -> Result<Cookie, String> {

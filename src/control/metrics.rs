@@ -8,6 +8,7 @@ use crate::meter::Family;
 use crate::sys::process::file_limit;
 
 use super::Control;
+use super::fleet::Fleet;
 use super::host;
 use super::page::{Page, Sum};
 
@@ -29,7 +30,10 @@ families! {
         "config_last_read_timestamp_seconds",
         "When the last reload began to read the file, in seconds since 1970; 0 before any."
     );
-    CHECKS = counter("health_checks_total", "Active checks by result.");
+    CHECKS = counter(
+        "health_checks_total",
+        "Active checks by result; unmade: we had nothing left to check with."
+    );
     LINES_LOST = counter("log_lines_unwritten_total", "Lines that standard error did not take.");
     STATE = gauge("server_state", "1 for the state the server is in.");
     WEIGHT = gauge("server_weight", "Weight as configured.");
@@ -83,6 +87,7 @@ fn own(control: &Control, page: &mut Page) {
     page.put(&LAST_READ, &[], read);
     page.put(&CHECKS, &[("result", "good")], control.checks_good as f64);
     page.put(&CHECKS, &[("result", "bad")], control.checks_bad as f64);
+    page.put(&CHECKS, &[("result", "unmade")], control.checks_unmade as f64);
     page.put(&LINES_LOST, &[], control.lines.lost() as f64);
     for (listener, open) in control.fleet.plan.listeners.iter().zip(control.fleet.open()) {
         page.put(&OPEN, &[("listener", &listener.name)], flag(open));
@@ -144,19 +149,22 @@ fn cells(control: &Control, page: &mut Page) {
         }
         sum.onto(page, &[("listener", listener), ("route", label)]);
     }
-    servers(control, page);
+    servers(&control.fleet, page);
 }
 
-/// By name: a server that moved to another address while the old one still carries connections
-/// counts together with it, for a line of metrics may stand on a page but once.
-fn servers(control: &Control, page: &mut Page) {
+/// By name: a server that moved to another address counts together with what it was before, for a
+/// line of metrics may stand on a page but once, and what it has counted may not become less when
+/// the last connection to the old address ends.
+pub(super) fn servers(fleet: &Fleet, page: &mut Page) {
     let mut sums: BTreeMap<(&str, &str), Sum> = BTreeMap::new();
-    for (id, known) in control.fleet.registry.servers() {
-        // Gone from the file and carrying nothing: no longer of interest.
-        if known.live() == 0 && control.fleet.ward(id).is_none() {
-            continue;
+    for (id, known) in fleet.registry.servers() {
+        // Names that are gone from the file and carry nothing are no longer of interest.
+        if known.live() > 0 || fleet.ward(id).is_some() {
+            sums.entry((&known.pool, &known.name)).or_default();
         }
-        let sum = sums.entry((&known.pool, &known.name)).or_default();
+    }
+    for (_, known) in fleet.registry.servers() {
+        let Some(sum) = sums.get_mut(&(&*known.pool, &*known.name)) else { continue };
         for cell in &known.cells {
             sum.core();
             cell.each(&mut |sample| sum.add(sample));

@@ -20,8 +20,9 @@ const WITHIN: Duration = Duration::from_millis(50);
 /// The same at the end, when there is nothing else to do.
 const LAST_WITHIN: Duration = Duration::from_secs(1);
 
-/// How long a server that could not be dialled is not spoken of again, whatever comes between.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
+/// How long a server that could not be dialled is not spoken of again, whatever comes between; nor
+/// that checks cannot be made.
+pub(super) const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 impl Control {
     pub(super) fn take_reports(&mut self) {

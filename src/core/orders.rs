@@ -188,7 +188,7 @@ impl Core {
             let same = now.is_some_and(|at| {
                 let (pool, has) = (&new.plan.pools[at], &new.pools[at]);
                 let tls = match (&had.tls, &has.tls) {
-                    // (Every reload reads certificates anew.)
+                    // (Control keeps the value where certificates and servers are as before.)
                     (Some(had), Some(has)) => Arc::ptr_eq(had, has),
                     (had, has) => had.is_none() && has.is_none(),
                 };

@@ -300,6 +300,12 @@ pub fn encode_v2_unspec(out: &mut Vec<u8>) {
     out.extend_from_slice(&[PROXY, UNSPEC, 0, 0]);
 }
 
+/// Appends the version 2 header of a connection of our own, relayed for nobody (§2.2, LOCAL).
+pub fn encode_v2_local(out: &mut Vec<u8>) {
+    out.extend_from_slice(SIGNATURE);
+    out.extend_from_slice(&[LOCAL, UNSPEC, 0, 0]);
+}
+
 /// Appends one extension for [`encode_v2`].
 pub fn push_extension(out: &mut Vec<u8>, kind: u8, value: &[u8]) {
     let value = &value[..value.len().min(usize::from(u16::MAX))];

@@ -1,5 +1,5 @@
 //! What a process does before it has threads, and to whole threads: signal masks, descriptor
-//! limits, eventfds and socket pairs. It never touches a connection.
+//! limits, eventfds, socket pairs, and the clock of the system. It never touches a connection.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -126,6 +126,15 @@ pub fn terminal_size() -> Option<(usize, usize)> {
     is_known.then(|| (usize::from(size.ws_col), usize::from(size.ws_row)))
 }
 
+/// Microseconds of CLOCK_MONOTONIC, the clock that a service manager compares ours with.
+pub fn monotonic_microseconds() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a valid timespec that lives through the call.
+    let read = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    debug_assert_eq!(read, 0, "every kernel has this clock");
+    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
+}
+
 /// Bytes of a memory page, for the counts `/proc` gives in pages.
 pub fn page_bytes() -> u64 {
     // SAFETY: sysconf takes a number and returns one.
@@ -170,6 +179,13 @@ mod tests {
         let mut child = command.spawn().unwrap();
         terminate(child.id()).unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
+    }
+
+    #[test]
+    fn the_clock_goes_on() {
+        let before = monotonic_microseconds();
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        assert!(monotonic_microseconds() >= before + 2_000);
     }
 
     #[test]

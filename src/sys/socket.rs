@@ -63,10 +63,19 @@ pub fn dial(
         set_option(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_QUICKACK, 0)?;
     }
     if let Some(source) = source {
-        set_option(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+        leave_port_to_connect(socket.as_raw_fd())?;
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     start(socket, &server.into())
+}
+
+/// Has a bind that names no port choose none (IP_BIND_ADDRESS_NO_PORT): the port is chosen by the
+/// connect that follows, so that one port serves many servers.
+///
+/// # Errors
+/// What `setsockopt(2)` answers.
+pub fn leave_port_to_connect(fd: RawFd) -> io::Result<()> {
+    set_option(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
 /// Begins to connect to a Unix stream socket.

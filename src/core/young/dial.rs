@@ -92,8 +92,8 @@ impl Dialled {
     }
 }
 
-/// The key that a client's address gives to `source-hash`, if the pool wants one.
-pub fn source_key(conn: &mut Accepted, front: &Front) -> Option<u64> {
+/// The key that a client's address gives, where it is known.
+pub fn source_key(conn: &Accepted, front: &Front) -> Option<u64> {
     let source = front.told.map(|(source, _)| source).or(conn.client)?;
     Some(balance::key_of_source(canonical(source.ip())))
 }
@@ -135,7 +135,7 @@ pub async fn dial(
             Err(cause) => {
                 core.counters.dial_failures.inc();
                 core.with_server(id, |counters| counters.dial_failures.inc());
-                last = if matches!(cause, Cause::NoPorts | Cause::NoDescriptors) {
+                last = if is_ours(cause) {
                     // What we ran out of is no fault of the server's.
                     Ending::proxy(Stage::Dial, cause)
                 } else {
@@ -303,7 +303,36 @@ pub fn cause_of(error: &io::Error) -> Cause {
         // A Unix socket whose queue is full answers EAGAIN, a TCP one out of ports too.
         Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE) => Cause::NoPorts,
         Some(libc::EMFILE | libc::ENFILE) => Cause::NoDescriptors,
+        Some(libc::ENOMEM | libc::ENOBUFS) => Cause::NoMemory,
         Some(libc::ENOENT) => Cause::SocketMissing,
         _ => Cause::DialFailed,
+    }
+}
+
+/// Whether a connect failed for want of something of ours.
+fn is_ours(cause: Cause) -> bool {
+    matches!(cause, Cause::NoPorts | Cause::NoDescriptors | Cause::NoMemory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_we_ran_out_of_is_not_held_against_the_server() {
+        let cause = |number| cause_of(&io::Error::from_raw_os_error(number));
+        for ours in [
+            libc::EADDRNOTAVAIL,
+            libc::EADDRINUSE,
+            libc::EMFILE,
+            libc::ENFILE,
+            libc::ENOMEM,
+            libc::ENOBUFS,
+        ] {
+            assert!(is_ours(cause(ours)), "{ours}");
+        }
+        for theirs in [libc::ECONNREFUSED, libc::ETIMEDOUT, libc::EHOSTUNREACH, libc::ENOENT] {
+            assert!(!is_ours(cause(theirs)), "{theirs}");
+        }
     }
 }

@@ -115,8 +115,10 @@ async fn l4(
     if conn.client.is_none() && (by_source || core.is_logged(conn.id, None)) {
         conn.client = socket::peer(client.fd());
     }
-    let want =
-        dial::Want { pool, key: dial::source_key(conn, &front), chosen: None, speaks_first: false };
+    // A pool that is sticky by a request's own key, of which there is none here, has a ring too: a
+    // key made of an address that only the log asked for would be found on it.
+    let key = if by_source { dial::source_key(conn, &front) } else { None };
+    let want = dial::Want { pool, key, chosen: None, speaks_first: false };
     // Nothing is read while we dial: the client's bytes wait in the kernel.
     drop(guard);
     let whose = dial::Client { fd: client.fd(), front: &front };
