@@ -1,38 +1,42 @@
 //! The fleet without threads or sockets: plans from text, health by hand, orders looked at.
 
-use std::path::Path;
 use std::time::Duration;
 
 use crate::balance::{MemberState, ServerId};
-use crate::config::certificates::Contexts;
 use crate::config::certificates::authority::Authority;
 use crate::config::plan::{Drain, OnDown, Plan};
 use crate::config::snapshot::{EndServer, Order};
-use crate::config::{self, System};
+use crate::config::{self, Loaded};
 use crate::control::fleet::{Ends, Fleet, pace};
 use crate::control::material::{Keys, Material};
 use crate::control::metrics;
 use crate::control::page::Page;
 use crate::control::settle::settle;
 
-fn plan(servers: &str, more: &str) -> Plan {
+fn load(servers: &str, more: &str) -> Loaded {
     let text = format!(
         "[runtime]\nworkers = 2\n[listeners.edge]\nbind = [\"127.0.0.1:7000\"]\nmode = \"l4\"\n\
          pool = \"chat\"\n[pools.chat]\nservers = [{servers}]\n{more}"
     );
-    config::parse(&text, Path::new("edge.toml"), &System).unwrap().plan
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    config::load(file.path(), Keys::default().tickets()).unwrap()
+}
+
+fn plan(servers: &str, more: &str) -> Plan {
+    load(servers, more).plan
 }
 
 fn fleet(servers: &str, more: &str) -> Fleet {
-    let plan = plan(servers, more);
-    let material = Material::make(&plan, Contexts::default(), &mut Keys::default()).unwrap();
+    let Loaded { plan, contexts, .. } = load(servers, more);
+    let material = Material::make(&plan, contexts, &mut Keys::default()).unwrap();
     Fleet::begin(plan, material, 2)
 }
 
 fn reload(fleet: &mut Fleet, at: u64, servers: &str, more: &str) -> Ends {
-    let settled = settle(plan(servers, more), &fleet.plan);
-    let keys = &mut Keys::default();
-    let material = Material::make(&settled.plan, Contexts::default(), keys).unwrap();
+    let Loaded { plan, contexts, .. } = load(servers, more);
+    let settled = settle(plan, &fleet.plan);
+    let material = Material::make(&settled.plan, contexts, &mut Keys::default()).unwrap();
     fleet.reload(Duration::from_secs(at), settled, material)
 }
 
