@@ -1,12 +1,13 @@
 //! The fleet without threads or sockets: plans from text, health by hand, orders looked at.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::balance::{MemberState, ServerId};
 use crate::config::certificates::authority::Authority;
 use crate::config::plan::{Drain, OnDown, Plan};
 use crate::config::snapshot::{EndServer, Order};
-use crate::config::{self, Loaded};
+use crate::config::{self, Loaded, System};
 use crate::control::fleet::{Ends, Fleet, pace};
 use crate::control::material::{Keys, Material};
 use crate::control::metrics;
