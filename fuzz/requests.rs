@@ -46,9 +46,7 @@ pub fn target(data: &[u8]) {
     let pattern = |path: &str| Pattern::default().path(path).expect("a good path");
     let routes = Routes::new(["/", "/admin", "/a/b"].map(pattern));
     let find = |target| routes.find(&Request { host: b"h", target, headers: &Line(b"") });
-    if target.authority.is_none()
-        && let Ok(found) = find(target)
-    {
+    if let Ok(found) = find(target) {
         let decoded = unescape(target.path).expect("it was read");
         let bare: Vec<_> = segments(&decoded).collect();
         let path = [b"/", &bare.join(&b'/')[..]].concat();
@@ -143,7 +141,9 @@ impl<'a> Lines<'a> {
         let start = lines.next().unwrap_or_default();
         let field = |line: &'a [u8]| {
             let colon = line.iter().position(|byte| *byte == b':')?;
-            Some((line[..colon].to_ascii_lowercase(), trim(&line[colon + 1..], b" \t\r")))
+            // Blanks before a colon are put up with in answers, and no legal request has any.
+            let name = trim(&line[..colon], b" \t").to_ascii_lowercase();
+            Some((name, trim(&line[colon + 1..], b" \t\r")))
         };
         Lines { start, fields: lines.filter_map(field).collect() }
     }
@@ -220,18 +220,9 @@ fn agrees(asked: &Lines<'_>, answer: &Lines<'_>) -> Option<bool> {
 }
 
 fn slow_target(target: &[u8]) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
-    let lower = target.to_ascii_lowercase();
-    let rest = if target.starts_with(b"/") {
-        target.to_vec()
-    } else {
-        let scheme = [&b"http://"[..], b"https://"].into_iter().find(|s| lower.starts_with(s))?;
-        let after = &target[scheme.len()..];
-        let end = after.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(after.len());
-        if end == 0 {
-            return None;
-        }
-        if after.len() == end { b"/".to_vec() } else { after[end..].to_vec() }
-    };
+    // A query alone follows an empty path.
+    let rest =
+        if target.starts_with(b"?") { [b"/".as_slice(), target].concat() } else { target.to_vec() };
     let mut halves = rest.splitn(2, |byte| *byte == b'?');
     let (path, query) = (halves.next()?, halves.next());
     let ends = |byte: &u8| *byte <= b' ' || *byte == 0x7f || *byte == b'#';

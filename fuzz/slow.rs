@@ -155,16 +155,19 @@ fn close_code(bytes: &[u8], at: usize, length: u64, key: [u8; 4]) -> Result<Opti
     }
 }
 
-/// Payload and size of a chunked body, if it is whole and legal.
+/// Payload and size of an answer's chunked body, if it is whole and legal.
 pub fn chunked(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     let (mut payload, mut at) = (Vec::new(), 0);
     loop {
         let line = line(&bytes[at..])?;
         at += line.len() + 2;
-        let (size, extension) = match line.iter().position(|byte| *byte == b';') {
+        let (mut size, extension) = match line.iter().position(|byte| *byte == b';') {
             Some(semicolon) => (&line[..semicolon], &line[semicolon..]),
             None => (line, &b""[..]),
         };
+        while let [shorter @ .., b' ' | b'\t'] = size {
+            size = shorter;
+        }
         let digits = !size.is_empty() && size.iter().all(u8::is_ascii_hexdigit);
         if !digits || line.len() + 2 > 256 || !extension.iter().all(|byte| is_text(*byte)) {
             return None;

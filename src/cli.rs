@@ -66,8 +66,10 @@ Examples:
 Signals:
   SIGHUP     read the file again; a bad file changes nothing
   SIGTERM    /ready turns 503, then listeners close, then pipes are given time to end
+  SIGQUIT    the same
   SIGINT     the same without the delay before the listeners close
-  a second SIGTERM or SIGINT ends everything now
+  a second SIGTERM, SIGQUIT or SIGINT ends everything now
+  SIGUSR1, SIGUSR2   a line in the log and nothing else
 
 Exit codes:
   0  ended as asked
@@ -77,7 +79,8 @@ Exit codes:
 
 Environment:
   STANDPIPE_LOG   filters log lines, for example STANDPIPE_LOG=warn
-  SSLKEYLOGFILE   where TLS secrets go, if a listener says tls.key_log = true";
+  SSLKEYLOGFILE   where TLS secrets go, if a listener says tls.key_log = true
+  NOTIFY_SOCKET   where systemd is told that we serve, reload and end (sd_notify)";
 
 const DEMO: &str = "\
 Examples:

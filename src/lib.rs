@@ -4,6 +4,8 @@
 //! moves the bytes; `control` decides what the cores are told. The binary wires them together.
 //! `demo` stands beside them: it runs the binary and talks to it from outside.
 
+#![deny(unsafe_code)]
+
 pub mod balance;
 pub mod config;
 pub mod control;

@@ -1,6 +1,8 @@
 //! The life of the process: what was typed, then what it asks for. Only this binary knows both the
 //! cores and control.
 
+#![deny(unsafe_code)]
+
 mod cli;
 mod start;
 
@@ -9,7 +11,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use standpipe::config::{self, Problems};
 use standpipe::control::Birth;
 use standpipe::sys::listen::Sharing;
 
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
 
 /// `standpipe run FILE`.
 fn run(file: &Path, sharing: Sharing) -> ExitCode {
-    let birth = match prove(file, sharing) {
+    let birth = match Birth::new(file, sharing) {
         Ok(birth) => birth,
         Err(mistakes) => return tell(file, &mistakes),
     };
@@ -54,21 +55,14 @@ fn demo(seconds: Option<u64>) -> ExitCode {
 
 /// `standpipe check FILE`.
 fn check(file: &Path) -> ExitCode {
-    match prove(file, Sharing::Alone) {
+    match Birth::new(file, Sharing::Alone) {
         Ok(birth) => {
-            // Whoever has seen enough may leave.
+            // The reader may have closed the pipe already, as `head` does.
             let _ = io::stdout().write_all(start::summary(&birth).as_bytes());
             ExitCode::SUCCESS
         }
         Err(mistakes) => tell(file, &mistakes),
     }
-}
-
-/// The file, then the files it names: everything that can be wrong before anything runs.
-fn prove(file: &Path, sharing: Sharing) -> Result<Birth, Vec<String>> {
-    let said = |problems: Problems| problems.0.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let loaded = config::load(file).map_err(said)?;
-    Birth::new(loaded, sharing)
 }
 
 fn sharing(asked_for: bool) -> Sharing {

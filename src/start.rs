@@ -16,12 +16,13 @@ use standpipe::control::{self, Birth, Link, ports};
 use standpipe::core;
 use standpipe::meter::{CoreCounters, Passing};
 use standpipe::sys::host::{self, Host, PIPE_KERNEL_BYTES, PIPE_USER_BYTES};
+use standpipe::sys::listen::Sharing;
 use standpipe::sys::process::{self, SignalMask};
 
 /// Reports under way from all cores to control. A core whose log line finds no room drops it.
 const REPORTS_MAX: usize = 65_536;
 
-/// How long the last log lines may take. Nobody may be reading.
+/// How long the last log lines may take: their reader may have stopped reading.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
 /// Runs a proven configuration until a signal ends it.
@@ -46,12 +47,19 @@ fn run(birth: Birth, mask: &SignalMask, lines: &Lines) -> Result<(), String> {
     let host = probe()?;
     if host.connection_budget(cores) == 0 {
         return Err(format!(
-            "open files: the limit is {}, and {cores} worker(s) need more than that for \
-             themselves; raise it with `ulimit -n 65536`, or LimitNOFILE= in the unit",
-            host.descriptors
+            "open files: the limit is {}, and each of {cores} worker(s) needs {} for itself; raise \
+             it with `ulimit -n`, or LimitNOFILE= in the unit, or have fewer in runtime.workers",
+            host.descriptors,
+            host::core_descriptors(cores)
         ));
     }
     announce(&host, cores);
+    if birth.sharing == Sharing::WithKin && host.moves_handshakes == Some(false) {
+        tracing::warn!(
+            "net.ipv4.tcp_migrate_req is 0: who is in the middle of a handshake when the other \
+             process closes its listeners is refused; set it to 1 before either of them starts"
+        );
+    }
     ports::for_start(birth.plan(), birth.sharing)?;
     let shared = Shared::make(cores).map_err(|error| {
         format!("descriptors for {cores} cores: {error}; raise the limit with `ulimit -n 65536`")
@@ -156,6 +164,19 @@ pub fn summary(birth: &Birth) -> String {
     let mut text = String::new();
     for warning in &birth.warnings {
         let _ = writeln!(text, "warning: {warning}");
+    }
+    let workers = plan.runtime.workers;
+    if let Ok(limit) = process::file_limit()
+        && host::core_room(limit.hard, workers, true) == 0
+    {
+        let _ = writeln!(
+            text,
+            "warning: {}: runtime.workers: each of {workers} needs {} descriptors for itself, and \
+             the limit here is {}; have fewer, or raise it with `ulimit -n` or LimitNOFILE=",
+            plan.file.display(),
+            host::core_descriptors(workers),
+            limit.hard
+        );
     }
     let _ = writeln!(
         text,

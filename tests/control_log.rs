@@ -21,7 +21,7 @@ fn a_pipe_has_the_lines_that_the_manual_shows() {
     exchange(&mut connect(bind));
     standpipe.wait_log(&["msg=end", "ending=client/pipe/fin"]);
     let log = standpipe.log();
-    let manual = include_str!("../docs/operations.md").replace("\n    bytes_", " bytes_");
+    let manual = include_str!("../docs/operations.md").replace("\n    age_ms", " age_ms");
     for message in ["msg=open ", "msg=end "] {
         let keys = |text: &str| -> Vec<String> {
             let line = text.lines().find(|line| line.contains(message)).expect("such a line");

@@ -104,6 +104,24 @@ fn who_is_not_checked_any_more_is_not_down() {
 }
 
 #[test]
+fn a_check_we_could_not_make_takes_no_server_down() {
+    let echo = Echo::start();
+    let bind = address();
+    // No address of this machine (RFC 5737), as if every port of one were taken.
+    let config = format!(
+        "{}health = {{ every = \"100ms\", rise = 1, fall = 1 }}\nsource = [\"192.0.2.1\"]\n",
+        plain(bind, &[echo.address])
+    );
+    let standpipe = Standpipe::start(&config);
+    let checks = |result| standpipe.metric("standpipe_health_checks_total", &[("result", result)]);
+    wait_until("checks are not made", || checks("unmade") >= 5.0);
+    assert_eq!((checks("good"), checks("bad")), (0.0, 0.0));
+    assert!(is_in(&standpipe, "up"));
+    standpipe.wait_log(&["level=warn", "a check could not be made", "pool=chat"]);
+    assert_eq!(standpipe.log().matches("a check could not be made").count(), 1);
+}
+
+#[test]
 fn refused_connects_eject_a_server_without_any_check() {
     let echo = Echo::start();
     let bind = address();

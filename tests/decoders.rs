@@ -111,6 +111,8 @@ fn head(rng: &mut Rng) -> Vec<u8> {
         "GET /chat?x=1 HTTP/1.1",
         "POST /a/../b HTTP/1.1",
         "HEAD http://x/y HTTP/1.1",
+        "GET ws://x?y HTTP/1.1",
+        "OPTIONS http://x HTTP/1.1",
         "OPTIONS * HTTP/1.1",
         "GET / HTTP/1.0",
         "CONNECT x:1 HTTP/1.1",
@@ -168,7 +170,7 @@ fn chunks(rng: &mut Rng) -> Vec<u8> {
     let mut out = vec![rng.u8(..), rng.u8(..)];
     for _ in 0..rng.usize(0..5) {
         let size = rng.usize(1..40);
-        let extension = ["", ";a", ";a=\"b\"", ";"][rng.usize(0..4)];
+        let extension = ["", ";a", ";a=\"b\"", ";", " ", "\t ;a"][rng.usize(0..6)];
         let zeros = "0".repeat(rng.usize(0..3));
         out.extend_from_slice(format!("{zeros}{size:x}{extension}\r\n").as_bytes());
         out.extend((0..size).map(|_| rng.u8(..)));
@@ -269,7 +271,7 @@ fn strung(rng: &mut Rng, parts: &[&str]) -> Vec<u8> {
 }
 
 fn target(rng: &mut Rng) -> Vec<u8> {
-    let start = ["/", "/", "/", "http://h", "HTTPS://h:1/", "*", ""][rng.usize(0..7)];
+    let start = ["/", "/", "/", "?", "http://h", "*", ""][rng.usize(0..7)];
     let parts = [
         "/", "admin", "a", "b", ".", "..", "%2e", "%2F", "%61dmin", ";", "%3b", "%5c", "\\", "?",
         "#", "%", "%2", "%00", "=", "\u{e9}", " ",

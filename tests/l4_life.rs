@@ -294,6 +294,27 @@ fn an_unbounded_hash_keeps_one_address_on_one_server() {
     assert_eq!(each, [0, 0, 0, 400]);
 }
 
+/// What a request would be placed by does not exist here, and the address is only for the log.
+#[test]
+fn a_pool_that_is_sticky_by_header_is_balanced_as_it_says() {
+    let edge = common::address();
+    let servers: Vec<Accepting> = (0..4).map(|_| Accepting::tcp()).collect();
+    let written: Vec<&str> = servers.iter().map(|server| &*server.written).collect();
+    let pool = "balance = \"round-robin\"\nsticky = { header = \"X-User\" }";
+    let config = format!(
+        "[runtime]\nworkers = 1\nadmin = \"{{admin}}\"\nlog = {{ connections = \"all\" }}\n\n{}",
+        l4::config(edge, &written, "", pool, "")
+    );
+    let pipe = Standpipe::start(&config);
+    let clients: Vec<Socket> = (0..8).map(|_| l4::reach(edge)).collect();
+    wait_until("all are established", || pipe.metric("standpipe_connections_live", &[]) == 8.0);
+    for server in &written {
+        let on = pipe.metric("standpipe_server_connections", &[("server", server)]);
+        assert_eq!(on, 2.0, "{server}");
+    }
+    drop(clients);
+}
+
 // === cores ===
 
 fn of_core(pipe: &Standpipe, core: usize, name: &str) -> usize {

@@ -55,6 +55,8 @@ fn told(mut server: &Socket) -> String {
 }
 
 const TOLD_V4: &str = "PROXY TCP4 192.0.2.1 198.51.100.2 1000 2000";
+/// A client that the balancer did not name is named by nobody further on.
+const UNNAMED: &str = "PROXY UNKNOWN";
 
 #[test]
 fn good_headers_are_believed() {
@@ -63,18 +65,19 @@ fn good_headers_are_believed() {
     let longest = "PROXY TCP6 2001:db8:ffff:ffff:ffff:ffff:ffff:ffff \
                    2001:db8:ffff:ffff:ffff:ffff:ffff:fffe 65535 65534";
     let tlv = [0x04, 0, 3, 1, 2, 3];
-    let cases: [(Vec<u8>, Option<&str>); 11] = [
+    let cases: [(Vec<u8>, Option<&str>); 12] = [
         (format!("{TOLD_V4}\r\n").into(), Some(TOLD_V4)),
         (format!("{longest}\r\n").into(), Some(longest)),
-        (b"PROXY UNKNOWN\r\n".to_vec(), None),
-        (b"PROXY UNKNOWN whatever this may mean\r\n".to_vec(), None),
+        (b"PROXY UNKNOWN\r\n".to_vec(), Some(UNNAMED)),
+        (b"PROXY UNKNOWN whatever this may mean\r\n".to_vec(), Some(UNNAMED)),
         (v2(0x21, 0x11, &ipv4(&[])), Some(TOLD_V4)),
         (v2(0x21, 0x11, &ipv4(&tlv)), Some(TOLD_V4)),
         (v2(0x21, 0x21, &ipv6()), Some("PROXY TCP6 2001:db8::1 2001:db8::2 1000 2000")),
         (v2(0x20, 0x00, &[]), None),
         (v2(0x20, 0x11, &ipv4(&[])), None),
         (v2(0x20, 0x00, &[0; 40]), None),
-        (v2(0x21, 0x00, &[9; 7]), None),
+        (v2(0x20, 0xff, &[0; 40]), None),
+        (v2(0x21, 0x00, &[9; 7]), Some(UNNAMED)),
     ];
     for (header, expected) in cases {
         let client = l4::reach(edge);
@@ -229,20 +232,36 @@ fn version_1_goes_out_with_the_first_bytes() {
 #[test]
 fn version_2_goes_out_with_the_first_bytes() {
     let (bytes, ours, edge) = first_read("v2", &Accepting::tcp());
+    assert_eq!(bytes, [&told_in_v2(ours, edge)[..], b"first bytes"].concat());
+}
+
+fn told_in_v2(ours: u16, edge: u16) -> Vec<u8> {
     let [a, b] = ours.to_be_bytes();
     let [c, d] = edge.to_be_bytes();
-    let body = [127, 0, 0, 1, 127, 0, 0, 1, a, b, c, d];
-    assert_eq!(bytes, [&v2(0x21, 0x11, &body)[..], b"first bytes"].concat());
+    v2(0x21, 0x11, &[127, 0, 0, 1, 127, 0, 0, 1, a, b, c, d])
 }
 
 #[test]
-fn a_unix_socket_is_told_that_no_address_fits() {
+fn a_unix_socket_is_told_of_the_client_as_any_other_is() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (bytes, ..) = first_read("v1", &Accepting::unix(folder.path()));
-    assert_eq!(String::from_utf8_lossy(&bytes), "PROXY UNKNOWN\r\nfirst bytes");
+    let (bytes, ours, edge) = first_read("v1", &Accepting::unix(folder.path()));
+    let line = format!("PROXY TCP4 127.0.0.1 127.0.0.1 {ours} {edge}\r\nfirst bytes");
+    assert_eq!(String::from_utf8_lossy(&bytes), line);
     let folder = tempfile::tempdir().expect("a folder");
-    let (bytes, ..) = first_read("v2", &Accepting::unix(folder.path()));
-    assert_eq!(bytes, [&v2(0x20, 0x00, &[])[..], b"first bytes"].concat());
+    let (bytes, ours, edge) = first_read("v2", &Accepting::unix(folder.path()));
+    assert_eq!(bytes, [&told_in_v2(ours, edge)[..], b"first bytes"].concat());
+}
+
+#[test]
+fn a_client_without_a_name_is_passed_on_as_one_in_version_2_too() {
+    let (edge, server) = (common::address(), Accepting::tcp());
+    let listener = format!("accept_proxy = \"v2\"\n{TRUSTING}");
+    let pool = "send_proxy = \"v2\"";
+    let _pipe = Standpipe::start(&l4::config(edge, &[&server.written], &listener, pool, ""));
+    let client = l4::reach(edge);
+    (&client).write_all(&[&v2(0x21, 0x00, &[])[..], b"hello"].concat()).expect("taken");
+    let expected = [&v2(0x21, 0x00, &[])[..], b"hello"].concat();
+    assert_eq!(l4::get(&server.next(), expected.len()), expected);
 }
 
 #[test]

@@ -69,6 +69,25 @@ fn what_is_ended_with_bytes_waiting_does_not_look_whole() {
     assert!(sender.join().expect("the sender ends"), "the server is told as well");
 }
 
+/// A read stops at the mark of urgent data, however much lies behind it.
+#[test]
+fn urgent_data_before_the_end_is_not_the_end() {
+    let server = Accepting::tcp();
+    let edge = common::address();
+    let _pipe = Standpipe::start(&l4::config(edge, &[&server.written], "", "", ""));
+    for _ in 0..20 {
+        let client = l4::reach(edge);
+        (&client).write_all(b"before").expect("taken");
+        client.send_out_of_band(b"!").expect("taken");
+        (&client).write_all(b"after").expect("taken");
+        l4::finish(&client);
+        let mut heard = String::new();
+        (&server.next()).read_to_string(&mut heard).expect("an orderly end");
+        // The urgent byte itself goes beside the stream, which no proxy of streams passes on.
+        assert_eq!(heard, "beforeafter");
+    }
+}
+
 /// Four hundred clients that read an endless stream quickly, then next to nothing of it.
 #[test]
 fn many_slow_readers_cost_little_memory() {

@@ -73,6 +73,26 @@ fn no_trailer_says_what_a_head_was_judged_by() {
     assert_eq!(server.heads().len(), 2);
 }
 
+/// RFC 9110 §7.6.1: what Connection nominates is for this hop, wherever it stands.
+#[test]
+fn no_trailer_passes_that_connection_nominates() {
+    let server = Server::answering(|_| ok("x"));
+    let web = Web::before(&[&server]);
+    for (nominated, status) in [("X-Other", 200), ("X-Sum", 400), ("close, x-sum", 400)] {
+        for pause in [0, 100] {
+            let mut client = Reader::connect(web.address);
+            client.send(format!(
+                "POST / HTTP/1.1\r\nHost: x\r\nConnection: {nominated}\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
+            ));
+            std::thread::sleep(Duration::from_millis(pause));
+            client.send("0\r\nX-Sum: 42\r\n\r\n");
+            assert_eq!(client.response("POST").status, status, "{nominated}");
+        }
+    }
+    assert_eq!(server.heads().len(), 2);
+}
+
 #[test]
 fn whom_a_listener_trusts_may_change_between_two_requests() {
     let server = Server::answering(|_| ok("x"));
@@ -135,5 +155,43 @@ fn a_proxy_header_vouches_for_an_address_and_not_for_what_it_says() {
         let heads = server.heads();
         let head = heads.last().expect("a head");
         assert_eq!([head.all("x-forwarded-for"), head.all("x-real-ip")], [[list], [real]]);
+    }
+}
+
+/// Version 1 `PROXY UNKNOWN`, version 2 `PROXY` without an address and with a Unix socket's: nobody
+/// has said who the client is, so it is not the balancer that is trusted.
+#[test]
+fn a_client_that_a_proxy_header_does_not_name_is_a_stranger() {
+    let server = Server::answering(|_| ok("x"));
+    let listener = "accept_proxy = \"any\"\ntrusted = [\"127.0.0.0/8\"]";
+    let web = Web::shaped(&[&server], Shape { listener, ..Shape::default() });
+    let v2 = |command: u8, family: u8, body: &[u8]| {
+        let [high, low] = (body.len() as u16).to_be_bytes();
+        [b"\r\n\r\n\0\r\nQUIT\n".as_slice(), &[command, family, high, low][..], body].concat()
+    };
+    for (seconds, (header, list, real)) in (1..).zip([
+        (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1", "127.0.0.1"),
+        (v2(0x21, 0x00, &[]), "127.0.0.1", "127.0.0.1"),
+        (v2(0x21, 0x31, &[b'/'; 216]), "127.0.0.1", "127.0.0.1"),
+        // The balancer itself.
+        (v2(0x20, 0x00, &[]), "6.6.6.6, 127.0.0.1", "6.6.6.6"),
+    ]) {
+        let mut client = Reader::connect(web.address);
+        client.send(&header);
+        let request = "GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n";
+        for reloads in [false, true] {
+            if reloads {
+                // It is asked anew whom the listener trusts, and must come to the same.
+                let pool = &format!("slow_start = \"{seconds}s\"");
+                let shape = Shape { listener, pool, ..Shape::default() };
+                web.standpipe.reload(&config(web.address, &[&server], &shape));
+            }
+            client.send(request);
+            assert_eq!(client.response("GET").status, 200);
+            let heads = server.heads();
+            let head = heads.last().expect("a head");
+            let told = [head.all("x-forwarded-for"), head.all("x-real-ip")];
+            assert_eq!(told, [[list], [real]], "{header:02x?}");
+        }
     }
 }

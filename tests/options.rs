@@ -65,6 +65,29 @@ fn a_drain_keeps_its_rate() {
 }
 
 #[test]
+fn limits_are_told_beside_what_they_bound() {
+    let echo = Echo::start();
+    let (bind, text) = (address(), plain(address(), &[echo.address]));
+    let text = format!("{text}[listeners.bounded]\nbind = [\"{bind}\"]\nmode = \"l4\"\n");
+    let text = format!("{text}pool = \"few\"\nmax_connections = 7\n[pools.few]\n");
+    let servers = "servers = [\"127.0.0.1:1\", { address = \"127.0.0.1:2\", max_connections = 0 }]";
+    let standpipe = Standpipe::start(&format!("{text}{servers}\nmax_connections = 5\n"));
+    let page = standpipe.metrics();
+    let told = |name: &str| -> Vec<&str> {
+        let of_it = page.lines().filter_map(|line| line.strip_prefix(name));
+        of_it.filter(|rest| rest.starts_with(['{', ' '])).collect()
+    };
+    assert_eq!(told("standpipe_listener_connections_max"), ["{listener=\"bounded\"} 7"]);
+    let server = "{pool=\"few\",server=\"127.0.0.1:1\"} 5";
+    assert_eq!(told("standpipe_server_connections_max"), [server]);
+    let descriptors = standpipe.metric("standpipe_process_max_fds", &[]);
+    let rooms = told("standpipe_core_connections_max");
+    assert!(descriptors >= 256.0 && !rooms.is_empty(), "{descriptors} {rooms:?}");
+    let room = standpipe.metric("standpipe_core_connections_max", &[("core", "0")]);
+    assert!(room > 0.0 && room < descriptors / 2.0, "{room} of {descriptors}");
+}
+
+#[test]
 fn nodes_with_one_key_file_agree_until_it_changes() {
     let servers: Vec<Server> =
         ["a", "b", "c"].map(|name| Server::answering(move |_| ok(name))).into_iter().collect();

@@ -8,7 +8,6 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::PATIENCE;
 use common::l4::{echo, ended as count_ended, wait_ended};
 use common::tls::{Authority, Pair, Scene, connect, echo_server, echoed, ended};
 use rustls::{AlertDescription, ClientConfig, Error};
@@ -91,17 +90,19 @@ fn sessions_are_resumed_and_counted_also_after_a_reload() {
     assert_eq!(metric("standpipe_tls_handshakes_resumed_total"), 4.0);
 }
 
+/// What is answered to `words`, up to a clean end.
+fn answer_to(words: &[u8], scene: &Scene) -> Vec<u8> {
+    let mut stream = common::connect(scene.at);
+    stream.write_all(words).expect("words go out");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer and an end");
+    answer
+}
+
 #[test]
 fn what_is_not_tls_gets_a_clear_answer() {
     let scene = Scene::lasting("2s", "l4", "", echo(), "", &[]);
-    let ask = |words: &[u8]| {
-        let mut stream = TcpStream::connect(scene.at).expect("a connection");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream.write_all(words).expect("words go out");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("an answer and an end");
-        answer
-    };
+    let ask = |words: &[u8]| answer_to(words, &scene);
     let answer = ask(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(answer.starts_with(b"HTTP/1.1 400 Bad Request\r\n"));
     wait_ended(&scene.standpipe, "client/tls/plain_on_tls", 1);
@@ -109,6 +110,60 @@ fn what_is_not_tls_gets_a_clear_answer() {
     wait_ended(&scene.standpipe, "client/tls/hello_bad", 1);
     ask(b"\x16\x03");
     wait_ended(&scene.standpipe, "client/tls/timeout", 1);
+}
+
+/// RFC 8446 sections 5 and 5.1. The only handshake of a second is still there for who comes next.
+#[test]
+fn a_first_record_that_is_none_is_told_so_and_takes_nobodys_turn() {
+    let scene = Scene::new("l4", "tls.handshakes_per_second = 1", echo(), "", &[]);
+    let (unexpected_message, record_overflow) = (10, 22);
+    let cases: [(&[u8], u8); 8] = [
+        // Data, a heartbeat, a change of ciphers, and what SSL 2 began with.
+        (&[0x17, 3, 3, 0, 1, 0x78], unexpected_message),
+        (&[0x18, 3, 1, 0, 3, 1, 0x40, 0], unexpected_message),
+        (&[0x14, 3, 3, 0, 1, 1], unexpected_message),
+        (&[0x80, 0x2e, 1, 3, 1, 0, 0x15, 0, 0, 0, 0x10], unexpected_message),
+        (&[0x16, 2, 0, 0, 4], unexpected_message),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", unexpected_message),
+        // Handshake records longer than any, and than any in the clear.
+        (&[0x16, 3, 1, 0xff, 0xff], record_overflow),
+        (&[0x16, 3, 1, 0x40, 1], record_overflow),
+    ];
+    for (words, description) in cases {
+        let told = answer_to(words, &scene);
+        assert_eq!(told, [21, 3, 3, 0, 2, 2, description], "{words:?}");
+    }
+    wait_ended(&scene.standpipe, "client/tls/hello_bad", cases.len());
+    let mut client = connect(scene.at, &scene.client(), "web.example").expect("a handshake");
+    assert_eq!(echoed(&mut client, b"hello"), b"hello");
+}
+
+/// The messages of a handshake know no records, and records no packets.
+#[test]
+fn a_hello_may_come_in_many_records_and_packets() {
+    let scene = Scene::l4();
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = Arc::new(scene.authority.client(&[version]));
+        let name = "web.example".try_into().expect("a name");
+        let mut silent = rustls::ClientConnection::new(config, name).expect("a client");
+        let mut hello = Vec::new();
+        while silent.wants_write() {
+            silent.write_tls(&mut hello).expect("a vector takes all");
+        }
+        let mut stream = common::connect(scene.at);
+        for piece in hello[5..].chunks(23) {
+            let record = [&[22, 3, 1, 0, piece.len() as u8][..], piece].concat();
+            for part in [&record[..3], &record[3..]] {
+                stream.write_all(part).expect("a part of the hello");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let mut client = rustls::StreamOwned::new(silent, stream);
+        while client.conn.is_handshaking() {
+            client.conn.complete_io(&mut client.sock).expect("a handshake");
+        }
+        assert_eq!(echoed(&mut client, b"hello"), b"hello");
+    }
 }
 
 #[test]

@@ -5,11 +5,15 @@
 mod common;
 
 use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::l4::{Accepting, echo, wait_ended};
-use common::tls::{Authority, Client, Pair, Scene, connect, echo_server, echoed, ended};
+use common::tls::{
+    Authority, Client, Pair, Scene, Served, connect, echo_server, echoed, ended, serving,
+};
 use common::{PATIENCE, wait_until};
 use rustls::{AlertDescription, Error, KeyLog};
 
@@ -75,6 +79,24 @@ fn certificates_are_swapped_under_many_sockets_and_bad_ones_touch_nobody() {
     let refused = [("result", "refused")];
     assert!(scene.standpipe.metric("standpipe_config_reloads_total", &refused) >= 3.0);
     all_echo("at last");
+}
+
+#[test]
+fn a_certificate_that_was_missing_is_taken_when_it_comes() {
+    let scene = Scene::l4();
+    let standpipe = &scene.standpipe;
+    let text = std::fs::read_to_string(standpipe.config_path()).expect("its configuration");
+    standpipe.reload(&text.replace("web.pem", "later/web.pem").replace("web.key", "later/web.key"));
+    let is_good = || standpipe.metric("standpipe_config_last_reload_good", &[]) == 1.0;
+    assert!(!is_good());
+    assert!(shows(&scene, "web.example"));
+    let later = scene.authority.issue("web", &["later.example"]);
+    let folder = standpipe.folder().join("later");
+    std::fs::create_dir(&folder).expect("a folder");
+    std::fs::write(folder.join("web.key"), later.key).expect("written");
+    std::fs::write(folder.join("web.pem"), later.cert).expect("written");
+    wait_until("the files are noticed", is_good);
+    wait_until("they are in force", || shows(&scene, "later.example"));
 }
 
 /// Secrets as a client knows them.
@@ -176,6 +198,40 @@ fn a_server_of_another_name_or_authority_gets_no_request_and_a_line_says_why() {
         wait_ended(&scene.standpipe, "server/dial/certificate_bad", 1);
         scene.standpipe.wait_log(line);
     }
+}
+
+/// What is wrong with a server is said to the server, too, and not only to our log.
+#[test]
+fn a_server_that_is_not_believed_is_told_by_an_alert() {
+    let known = Authority::new();
+    let ca = Pair { cert: known.pem(), key: String::new() };
+    let misnamed = known.issue("server", &["mail.internal"]);
+    let untrusted = Authority::new().issue("server", &["chat.internal"]);
+    let pool = "tls = { ca = \"ca.pem\", server_name = \"chat.internal\" }";
+    for pair in [misnamed, untrusted] {
+        let (told, errors) = channel();
+        let behind = serving(&pair, None, move |mut stream: Served| {
+            if let Err(error) = stream.conn.complete_io(&mut stream.sock) {
+                let _ = told.send(error.to_string());
+            }
+        });
+        let scene = Scene::new("l4", "", behind, pool, &[("ca", &ca)]);
+        let _ = ended(&mut open(&scene, 1)[0]);
+        let error = errors.recv_timeout(PATIENCE).expect("the handshake fails");
+        assert!(error.contains("fatal alert"), "{error}");
+    }
+    // So is one that speaks no TLS at all.
+    let server = Accepting::tcp();
+    let behind = server.written.parse().expect("an address");
+    let scene = Scene::new("l4", "", behind, pool, &[("ca", &ca)]);
+    let mut client = open(&scene, 1).remove(0);
+    let stranger = server.next();
+    let front = common::l4::get(&stranger, 5);
+    common::l4::get(&stranger, usize::from(u16::from_be_bytes([front[3], front[4]])));
+    (&stranger).write_all(b"220 ready\r\n").expect("it greets");
+    let told = common::l4::get(&stranger, 7);
+    assert_eq!((told[0], told[5]), (21, 2), "a fatal alert: {told:?}");
+    let _ = ended(&mut client);
 }
 
 #[test]
@@ -281,6 +337,143 @@ fn key_changes_of_a_client_that_does_not_read_are_not_answered_one_by_one() {
     assert!(back.ends_with(b"the last"));
     let _server = last.join().expect("no panic").expect("more goes out");
     assert!(metric("standpipe_tls_key_updates_sent_total") >= 1.0);
+}
+
+/// A runtime that drains as soon as it is told to.
+const DRAINS_AT_ONCE: &str = "[runtime]\nworkers = 1\nadmin = \"{admin}\"\ndrain_delay = \"0s\"\n";
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: web.example\r\n\r\n";
+
+/// One request, and all of its answer, which ends with `end`.
+fn ask(client: &mut Client, request: &str, end: &str) {
+    client.write_all(request.as_bytes()).expect("a request");
+    let (mut answer, mut chunk) = (Vec::new(), [0; 1024]);
+    while !answer.ends_with(end.as_bytes()) {
+        let got = client.read(&mut chunk).expect("an answer");
+        assert!(got > 0, "{}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&chunk[..got]);
+    }
+}
+
+/// RFC 8446 section 6.1 and RFC 9112 section 9.8: where nothing is cut, no connection ends as if
+/// something were.
+#[test]
+fn an_http_connection_that_ends_in_order_is_told_close_notify() {
+    let server = common::http::Server::answering(|_| common::http::ok("fine"));
+    let timeouts = "handshake = \"2s\"\nkeepalive = \"1s\"";
+    let scene = Scene::timed(timeouts, "l7", "", server.address, "", &[]);
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = Arc::new(scene.authority.client(&[version]));
+        let new = || connect(scene.at, &config, "web.example").expect("a handshake");
+        let leave = |client: &mut Client| {
+            client.conn.send_close_notify();
+            client.conn.complete_io(&mut client.sock).expect("goodbye goes out");
+        };
+        let (mut asked, mut quiet) = (new(), new());
+        ask(&mut asked, GET, "fine");
+        for client in [&mut asked, &mut quiet] {
+            leave(client);
+            ended(client).expect("close_notify comes back, though no FIN went out");
+        }
+        let (mut kept, mut silent) = (new(), new());
+        ask(&mut kept, GET, "fine");
+        ended(&mut kept).expect("close_notify when the time for another request is over");
+        ended(&mut silent).expect("close_notify when the time for the first one is over");
+    }
+    for ending in ["client/http/done", "client/head/quiet", "client/http/keepalive_over"] {
+        wait_ended(&scene.standpipe, ending, 2);
+    }
+    wait_ended(&scene.standpipe, "client/head/timeout", 2);
+}
+
+#[test]
+fn a_drain_tells_idle_http_clients_close_notify_and_waits_for_none_of_them() {
+    let server = common::http::Server::answering(|_| common::http::ok("fine"));
+    let mut scene = Scene::new("l7", "", server.address, DRAINS_AT_ONCE, &[]);
+    let mut clients = open(&scene, 50);
+    for client in &mut clients {
+        ask(client, GET, "fine");
+    }
+    scene.standpipe.signal("TERM");
+    // None of them has read its goodbye, let alone answered it.
+    scene.standpipe.wait_exit();
+    for client in &mut clients {
+        ended(client).expect("close_notify");
+    }
+}
+
+/// A server behind TLS that answers every request with `answer`, and tells how each connection that
+/// asked it something ended: `Ok` for close_notify.
+fn telling_server(
+    pair: &Pair,
+    answer: &'static str,
+) -> (SocketAddr, Receiver<std::io::Result<()>>) {
+    let (told, endings) = channel();
+    let serve = move |mut stream: Served| {
+        let (mut asked, mut chunk, mut requests) = (Vec::new(), [0; 4096], 0);
+        let ending = loop {
+            match stream.read(&mut chunk) {
+                Ok(0) => break Ok(()),
+                Ok(got) => asked.extend_from_slice(&chunk[..got]),
+                Err(error) => break Err(error),
+            }
+            if asked.ends_with(b"\r\n\r\n") {
+                asked.clear();
+                requests += 1;
+                stream.write_all(answer.as_bytes()).expect("an answer goes out");
+            }
+        };
+        if requests > 0 {
+            let _ = told.send(ending);
+        }
+    };
+    (serving(pair, None, serve), endings)
+}
+
+/// RFC 8446 section 6.1, towards servers: whether a connection was kept and its time is over, its
+/// core drains, its server wants no other request, or was asked for a WebSocket and has none.
+#[test]
+fn a_server_that_is_needed_no_more_is_told_close_notify() {
+    const KEPT: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine";
+    const LAST: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nfine";
+    let known = Authority::new();
+    let ca = Pair { cert: known.pem(), key: String::new() };
+    let pair = known.issue("server", &["chat.internal"]);
+    let tls = "tls = { ca = \"ca.pem\", server_name = \"chat.internal\" }\n";
+    let upgrade = common::ws::request("/");
+    for (what, answer, request, keepalive, drains) in [
+        ("its time is over", KEPT, GET, "1s", false),
+        ("its core drains", KEPT, GET, "60s", true),
+        ("it says that it closes", LAST, GET, "60s", false),
+        ("it refuses an upgrade", KEPT, &upgrade[..], "60s", false),
+    ] {
+        let (behind, endings) = telling_server(&pair, answer);
+        let timeouts = format!("keepalive = \"{keepalive}\"");
+        let pool = format!("{tls}{DRAINS_AT_ONCE}");
+        let scene = Scene::timed(&timeouts, "l7", "", behind, &pool, &[("ca", &ca)]);
+        let mut client = open(&scene, 1).remove(0);
+        ask(&mut client, request, "fine");
+        if drains {
+            scene.standpipe.signal("TERM");
+        }
+        let ending = endings.recv_timeout(PATIENCE).expect("the connection ends");
+        assert!(ending.is_ok(), "{what}: {ending:?}");
+    }
+}
+
+/// What came with the record that broke a session lies unread behind it: closing over that would be
+/// a reset, which may overtake the alert.
+#[test]
+fn an_http_client_whose_session_breaks_can_still_read_why() {
+    let server = common::http::Server::answering(|_| common::http::ok("fine"));
+    let scene = Scene::new("l7", "", server.address, "", &[]);
+    let mut client = open(&scene, 1).remove(0);
+    ask(&mut client, GET, "fine");
+    let mut burst = vec![23_u8, 3, 3, 0, 40];
+    burst.resize(200_000, 0);
+    client.sock.write_all(&burst).expect("all of it goes out");
+    let told = ended(&mut client).expect_err("an alert").to_string();
+    assert!(told.contains("BadRecordMac"), "{told}");
 }
 
 /// A request for an upgrade and, in the same write, the end of the client's session.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::units::parse_duration;
 
@@ -190,8 +190,8 @@ pub struct BulkArgs {
     #[command(flatten)]
     pub target: TargetArgs,
     /// up (target must be a sink), down (a source) or both (an echo)
-    #[arg(long, default_value = "both")]
-    pub direction: String,
+    #[arg(long, value_enum, default_value_t = Direction::Both)]
+    pub direction: Direction,
     /// Message size; every message carries a digest
     #[arg(long, default_value = "64KiB")]
     pub size: String,
@@ -201,6 +201,13 @@ pub struct BulkArgs {
     pub warmup: Duration,
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     pub drain: Duration,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Up,
+    Down,
+    Both,
 }
 
 /// Traffic in the background of a scene.
@@ -284,6 +291,9 @@ pub struct NatArgs {
     /// How long they stay, each speaking once
     #[arg(long, default_value = "2s", value_parser = parse_duration)]
     pub stay: Duration,
+    /// How many servers are behind the target: needed to say what the busiest one's fair share is
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub servers: Option<u32>,
 }
 
 #[derive(Args, Debug, Clone)]
@@ -343,8 +353,8 @@ pub struct EchoArgs {
     #[arg(long)]
     pub name: Vec<String>,
     /// echo, sink (checks and swallows), source (sends) or broadcast (sends to all at once)
-    #[arg(long, default_value = "echo")]
-    pub manner: String,
+    #[arg(long, value_enum, default_value_t = MannerName::Echo)]
+    pub manner: MannerName,
     /// Delay replies: 10ms, uniform:1ms:5ms, exponential:3ms, lognormal:2ms:0.7
     #[arg(long)]
     pub delay: Option<String>,
@@ -381,4 +391,13 @@ pub struct EchoArgs {
     pub duration: Option<Duration>,
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+}
+
+/// A manner as asked for; what a source sends is said by other flags.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MannerName {
+    Echo,
+    Sink,
+    Source,
+    Broadcast,
 }

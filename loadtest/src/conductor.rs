@@ -44,14 +44,56 @@ pub struct Times {
 
 /// From a thread to the main one.
 pub enum Report {
+    /// What was counted in the last second or so.
+    Interval(Box<Tally>),
+    /// How far this thread has come.
+    Reached(usize, Step),
+}
+
+/// What the main thread waits for all others to reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
     /// Every allowed connection of this thread is up, or was given up.
     Ready,
     /// The measured window is over and nothing is awaited any more.
     Quiet,
-    /// What was counted in the last second or so.
-    Interval(Box<Tally>),
-    /// The thread has left; nothing follows.
+    /// The thread has left, well or badly; nothing follows.
     Done,
+}
+
+/// Who has reached what. A thread that has left holds nobody up: it will not reach anything else.
+#[derive(Debug)]
+pub struct Muster {
+    /// By thread, then by step.
+    reached: Vec<[bool; 3]>,
+}
+
+impl Muster {
+    pub fn new(threads: usize) -> Muster {
+        Muster { reached: vec![[false; 3]; threads] }
+    }
+
+    pub fn note(&mut self, thread: usize, step: Step) {
+        self.reached[thread][step as usize] = true;
+    }
+
+    /// Nobody is there any more.
+    pub fn dismiss(&mut self) {
+        for thread in &mut self.reached {
+            thread[Step::Done as usize] = true;
+        }
+    }
+
+    /// This step is to be reached again.
+    pub fn forget(&mut self, step: Step) {
+        for thread in &mut self.reached {
+            thread[step as usize] = false;
+        }
+    }
+
+    pub fn all(&self, step: Step) -> bool {
+        self.reached.iter().all(|thread| thread[step as usize] || thread[Step::Done as usize])
+    }
 }
 
 impl Conductor {
@@ -127,5 +169,28 @@ impl Conductor {
     #[inline]
     pub fn leaving(&self) -> bool {
         self.leave.load(Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_left_holds_nobody_up_and_nobody_counts_twice() {
+        let mut muster = Muster::new(2);
+        muster.note(0, Step::Quiet);
+        muster.note(0, Step::Quiet);
+        muster.note(0, Step::Done);
+        assert!(!muster.all(Step::Quiet));
+        muster.note(1, Step::Quiet);
+        assert!(muster.all(Step::Quiet) && !muster.all(Step::Done));
+        // The one that has left cannot become quiet again, and need not.
+        muster.forget(Step::Quiet);
+        assert!(!muster.all(Step::Quiet));
+        muster.note(1, Step::Quiet);
+        assert!(muster.all(Step::Quiet) && !muster.all(Step::Ready));
+        muster.dismiss();
+        assert!(muster.all(Step::Ready) && muster.all(Step::Done));
     }
 }

@@ -43,21 +43,19 @@ fn main() -> ExitCode {
         Ok(interrupt) => interrupt,
         Err(error) => return fail(&format!("cannot listen for signals: {error}")),
     };
-    let done = match &cli.scene {
-        Scene::Run(args) => scene::run(args, &interrupt).map(|out| (out, &args.target.output)),
-        Scene::Idle(args) => scene::idle(args, &interrupt).map(|out| (out, &args.target.output)),
-        Scene::Bulk(args) => scene::bulk(args, &interrupt).map(|out| (out, &args.target.output)),
-        Scene::Storm(args) => scene::storm(args, &interrupt).map(|out| (out, &args.target.output)),
-        Scene::Slow(args) => scene::slow(args, &interrupt).map(|out| (out, &args.target.output)),
-        Scene::HalfOpen(args) => {
-            scene::half_open(args, &interrupt).map(|out| (out, &args.target.output))
-        }
-        Scene::Nat(args) => scene::nat(args, &interrupt).map(|out| (out, &args.target.output)),
-        Scene::Churn(args) => scene::churn(args, &interrupt).map(|out| (out, &args.target.output)),
-        Scene::Audit(args) => scene::audit(args, &interrupt).map(|out| (out, &args.target.output)),
+    let (done, target) = match &cli.scene {
+        Scene::Run(args) => (scene::run(args, &interrupt), &args.target),
+        Scene::Idle(args) => (scene::idle(args, &interrupt), &args.target),
+        Scene::Bulk(args) => (scene::bulk(args, &interrupt), &args.target),
+        Scene::Storm(args) => (scene::storm(args, &interrupt), &args.target),
+        Scene::Slow(args) => (scene::slow(args, &interrupt), &args.target),
+        Scene::HalfOpen(args) => (scene::half_open(args, &interrupt), &args.target),
+        Scene::Nat(args) => (scene::nat(args, &interrupt), &args.target),
+        Scene::Churn(args) => (scene::churn(args, &interrupt), &args.target),
+        Scene::Audit(args) => (scene::audit(args, &interrupt), &args.target),
         Scene::Echo(args) => return echo(args, &interrupt),
     };
-    match done.and_then(|(outcome, output)| report::deliver(&outcome, output)) {
+    match done.and_then(|outcome| report::deliver(&outcome, &target.output)) {
         Ok(code) => ExitCode::from(code),
         Err(why) => fail(&why),
     }

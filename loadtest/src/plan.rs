@@ -89,19 +89,23 @@ impl Plan {
         chosen(number, self.active)
     }
 
-    /// Is connection `number` one of the odd ones? They too are spread evenly.
+    /// Is connection `number` one of the odd ones? They too are spread evenly, over those that talk
+    /// and over the silent ones: over all numbers, equal shares would be the same connections.
     pub fn is_odd(&self, number: u32) -> bool {
-        match self.odd {
-            Odd::Nobody => false,
-            Odd::Slow { share, .. } | Odd::Doomed { share, .. } => chosen(number, share),
-        }
+        let share = match self.odd {
+            Odd::Nobody => return false,
+            Odd::Slow { share, .. } | Odd::Doomed { share, .. } => share,
+        };
+        let talkers_before = (f64::from(number) * self.active).floor() as u32;
+        let alike_before =
+            if self.talks(number) { talkers_before } else { number - talkers_before };
+        chosen(alike_before, share)
     }
 
+    /// How much of the traffic is the odd ones': so many of the talkers they are.
     pub fn odd_share(&self) -> f64 {
-        match self.odd {
-            Odd::Nobody => 0.0,
-            Odd::Slow { share, .. } | Odd::Doomed { share, .. } => share,
-        }
+        let odd = |&number: &u32| self.talks(number) && self.is_odd(number);
+        (0..self.connections).filter(odd).count() as f64 / f64::from(self.talkers().max(1))
     }
 
     pub fn talkers(&self) -> u32 {
@@ -119,4 +123,34 @@ fn chosen(number: u32, share: f64) -> bool {
     let before = (f64::from(number) * share).floor();
     let after = (f64::from(number + 1) * share).floor();
     after > before
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Scene};
+
+    #[test]
+    fn the_same_share_is_odd_of_those_that_talk_and_of_those_that_do_not() {
+        for (active, share, talking, silent) in [
+            ("10%", "10%", 1, 9),
+            ("50%", "10%", 5, 5),
+            ("100%", "25%", 25, 0),
+            ("0%", "20%", 0, 20),
+            ("30%", "0%", 0, 0),
+        ] {
+            let line = ["standpipe-load", "slow", "tcp://127.0.0.1:1", "-c", "100", "--share"];
+            let line = [&line[..], &[share, "--active", active]].concat();
+            let Scene::Slow(args) = Cli::parse_from(line).scene else { panic!("slow was asked") };
+            let plan = crate::resolve::slow(&args).unwrap();
+            let odd = |talks: bool| {
+                (0..100).filter(|&n| plan.talks(n) == talks && plan.is_odd(n)).count()
+            };
+            assert_eq!((odd(true), odd(false)), (talking, silent), "{active} talk, {share} odd");
+            let part = f64::from(talking as u32) / f64::from(plan.talkers().max(1));
+            assert_eq!(plan.odd_share(), part);
+        }
+    }
 }

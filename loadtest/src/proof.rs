@@ -128,6 +128,16 @@ mod tests {
     }
 
     #[test]
+    fn numbers_that_were_never_sent_are_not_missed() {
+        let mut account = Account::default();
+        account.arrived(0);
+        assert_eq!(account.abandon(5), 4);
+        account.skip_to(9);
+        assert_eq!(account.outstanding(9), 0);
+        assert_eq!(account.arrived(9), Arrival::InOrder);
+    }
+
+    #[test]
     fn abandoning_starts_afresh() {
         let mut account = Account::default();
         account.arrived(0);

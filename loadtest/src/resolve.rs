@@ -5,8 +5,8 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 
 use crate::cli::{
-    AuditArgs, BackgroundArgs, BulkArgs, ChurnArgs, HalfOpenArgs, IdleArgs, NatArgs, RunArgs,
-    SlowArgs, StormArgs, TargetArgs,
+    AuditArgs, BackgroundArgs, BulkArgs, ChurnArgs, Direction, HalfOpenArgs, IdleArgs, NatArgs,
+    RunArgs, SlowArgs, StormArgs, TargetArgs,
 };
 use crate::message::{Form, header_bytes};
 use crate::plan::{Odd, Plan, Request, Traffic};
@@ -49,11 +49,10 @@ pub fn idle(args: &IdleArgs) -> Result<Plan, String> {
 
 pub fn bulk(args: &BulkArgs) -> Result<Plan, String> {
     let mut plan = base(&args.target, &args.size)?;
-    plan.sink = args.direction == "up";
-    plan.traffic = match args.direction.as_str() {
-        "up" | "both" => Traffic::Stream,
-        "down" => Traffic::Listen,
-        other => return Err(format!("--direction {other}: want up, down or both")),
+    plan.sink = args.direction == Direction::Up;
+    plan.traffic = match args.direction {
+        Direction::Up | Direction::Both => Traffic::Stream,
+        Direction::Down => Traffic::Listen,
     };
     plan.duration = args.duration;
     plan.warmup = args.warmup;

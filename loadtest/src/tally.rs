@@ -3,11 +3,31 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 
 /// Nanoseconds from 100 ns to an hour, three digits.
 pub fn histogram() -> Histogram<u64> {
     // The bounds are constants that the constructor accepts.
     Histogram::new_with_bounds(100, 3_600_000_000_000, 3).expect("constant bounds are legal")
+}
+
+/// A histogram, compressed: some kilobytes at most, where an open one has two hundred.
+#[derive(Debug, Clone)]
+pub struct Packed(Vec<u8>);
+
+impl Packed {
+    pub fn new(histogram: &Histogram<u64>) -> Packed {
+        let mut bytes = Vec::new();
+        // It is written to memory, and no count comes near the limit of the format, 2^63.
+        V2DeflateSerializer::new().serialize(histogram, &mut bytes).expect("counts are in bounds");
+        bytes.shrink_to_fit();
+        Packed(bytes)
+    }
+
+    pub fn open(&self) -> Histogram<u64> {
+        // Nobody else has written these bytes.
+        Deserializer::new().deserialize(&mut self.0.as_slice()).expect("packed by ourselves")
+    }
 }
 
 /// Who ended a connection.
@@ -54,7 +74,7 @@ const OWN_CLOSES_MAX: usize = 100;
 pub struct Tally {
     /// Replies to messages that were due inside the measured window.
     pub latency: Histogram<u64>,
-    /// How late the generator itself was in sending, inside the window.
+    /// How late the generator itself was in sending, or in dialling short lives, inside the window.
     pub lag: Histogram<u64>,
     /// From dialling to being open.
     pub connect: Histogram<u64>,
@@ -92,11 +112,18 @@ counts! {
     measured_received,
     /// Opened: all of them, or with short lives those due inside the window.
     measured_opened,
-    /// Due inside the window while the connection was down, so never sent.
+    /// Short lives due inside the window for which there never was a slot.
+    undialled,
+    /// Never answered our goodbye in time.
+    unclosed,
+    /// Due inside the window while the connection was down, or waiting for room in its socket when
+    /// it went down, so never sent.
     missed,
+    /// Under way when a storm dropped their connections: nobody's fault.
+    given_up,
     /// Due, and never even tried, because the generator itself had no time.
     untried,
-    /// Still waiting for a socket that takes no more when the run ended.
+    /// Due inside the window, and still waiting for a socket that takes no more when the run ended.
     unsent,
     /// Handed to a socket, or received whole, inside the window.
     measured_bytes_sent,
@@ -142,7 +169,13 @@ impl Tally {
     }
 
     pub fn error(&mut self, kind: impl Into<String>) {
-        *self.errors.entry(kind.into()).or_default() += 1;
+        self.errors_of(kind, 1);
+    }
+
+    pub fn errors_of(&mut self, kind: impl Into<String>, count: u64) {
+        if count > 0 {
+            *self.errors.entry(kind.into()).or_default() += count;
+        }
     }
 
     pub fn close(&mut self, close: Close) {
@@ -182,5 +215,21 @@ impl Tally {
 impl Default for Tally {
     fn default() -> Tally {
         Tally::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packed_histogram_is_small_and_opens_as_it_was() {
+        let mut whole = histogram();
+        for at in 0..10_000u64 {
+            whole.record(20_000 + at * at).unwrap();
+        }
+        let packed = Packed::new(&whole);
+        assert!(packed.0.len() < 20_000, "{} bytes", packed.0.len());
+        assert_eq!(packed.open(), whole);
     }
 }

@@ -96,6 +96,18 @@ fn slow_readers_stop_and_the_others_do_not() {
 }
 
 #[test]
+fn of_few_talkers_only_a_share_is_slow() {
+    let echo = Echo::start(&["tcp://127.0.0.1:0"]);
+    let slow = ["slow", echo.url(), "-c", "100", "--active", "10%", "--share", "10%"];
+    let times = ["--rate", "200", "--duration", "1s", "--drain", "1s"];
+    let run = measure(&[&slow[..], &times, &CALM].concat());
+    // Of ten talkers one is slow: nine tenths of the messages are measured.
+    assert_eq!(number(&run, "/intended_rate"), 180.0, "{run}");
+    assert_eq!(number(&run, "/counts/measured_sent"), 180.0, "{run}");
+    assert_eq!(number(&run, "/counts/measured_received"), 180.0, "{run}");
+}
+
+#[test]
 fn who_vanishes_is_still_open_at_the_target() {
     let echo = Echo::start(&["tcp://127.0.0.1:0"]);
     let run = measure(
@@ -121,8 +133,11 @@ fn servers_tell_their_names() {
     let run = measure(&["nat", &echo.urls[0], "-c", "60", "--stay", "300ms"]);
     assert_eq!(number(&run, "/servers/red"), 60.0);
     assert_eq!(number(&run, "/extra/busiest_share_percent"), 100.0);
-    let run = measure(&["nat", &echo.urls[1], "-c", "60", "--stay", "300ms"]);
+    // The servers that answered do not tell how many there are to choose from.
+    assert!(run["extra"]["busiest_times_fair_share"].is_null(), "{run}");
+    let run = measure(&["nat", &echo.urls[1], "-c", "60", "--stay", "300ms", "--servers", "5"]);
     assert_eq!(number(&run, "/servers/blue"), 60.0);
+    assert_eq!(number(&run, "/extra/busiest_times_fair_share"), 5.0);
     assert_eq!(number(&run, "/lost"), 0.0);
 }
 
@@ -144,6 +159,54 @@ fn churn_opens_at_its_rate_and_resumes_tls() {
     assert!(number(&run, "/extra/resumed_share_percent") > 50.0, "{run}");
     let run = measure(&[&secure[..], &times, &["--no-resumption"]].concat());
     assert_eq!(number(&run, "/extra/resumed_share_percent"), 0.0);
+}
+
+#[test]
+fn lives_that_were_due_and_never_begun_are_counted_and_fail_the_run() {
+    // Nobody is answered while the run lasts: the first five keep their slots to the end.
+    let echo = Echo::start(&["tcp://127.0.0.1:0", "--delay", "60s"]);
+    let churn = ["churn", echo.url(), "-c", "5", "--rate", "100", "--duration", "500ms"];
+    let times = ["--warmup", "0s", "--lag-bound", "10s"];
+    let run = measure(&[&churn[..], &times].concat());
+    assert_eq!(number(&run, "/counts/undialled"), 45.0, "{run}");
+    assert_eq!(number(&run, "/extra/connections_per_second"), 10.0, "{run}");
+    assert!(number(&run, "/errors_total") >= 45.0, "{run}");
+    assert!(number(&run, "/lag/samples") <= 5.0, "{run}");
+    let output = load(&[&churn[..], &times, &["--expect", "achieved>=99%"]].concat());
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("45 × connect: due and never dialled"), "{text}");
+    assert!(text.contains("FAILED: expected achieved>=99%, found 10.000 %"), "{text}");
+}
+
+#[test]
+fn a_life_that_waits_for_a_slot_has_all_its_time_to_connect() {
+    // One slot, six lives of some 400 ms: the last is dialled two seconds after it was due.
+    let echo = Echo::start(&["tcp://127.0.0.1:0", "--delay", "400ms"]);
+    let churn = ["churn", echo.url(), "-c", "1", "--rate", "10", "--duration", "600ms"];
+    let run = measure(&[&churn[..], &["--warmup", "0s", "--connect-timeout", "1s"]].concat());
+    assert_eq!(number(&run, "/counts/opened"), 6.0, "{run}");
+    assert_eq!(number(&run, "/errors_total"), 0.0, "{run}");
+    // The wait is in the connect time, and is not the generator's lag.
+    assert!(number(&run, "/connect/max") > 1e9, "{run}");
+    assert!(number(&run, "/lag/max") < 1e9, "{run}");
+}
+
+#[test]
+fn a_goodbye_that_is_not_answered_does_not_hold_a_slot_for_ever() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        // Kept open, whatever the other side does.
+        let _kept: Vec<_> = listener.incoming().map_while(Result::ok).collect();
+    });
+    let churn = ["churn", &url, "-c", "3", "--rate", "10", "--messages", "0"];
+    let times = ["--duration", "1200ms", "--warmup", "0s", "--connect-timeout", "300ms"];
+    let run = measure(&[&churn[..], &times].concat());
+    assert_eq!(number(&run, "/counts/opened"), 12.0, "{run}");
+    assert!(number(&run, "/counts/unclosed") >= 9.0, "{run}");
+    let named = number(&run, "/errors/close: our goodbye was not answered in time");
+    assert_eq!(named, number(&run, "/counts/unclosed"));
 }
 
 #[test]

@@ -6,9 +6,9 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::{Echo, LOAD, free_port, load, said};
+use common::{Echo, LOAD, Running, free_port, load, said};
 
 #[test]
 fn an_impossible_rate_is_shown_and_void() {
@@ -122,6 +122,52 @@ fn an_interrupted_run_reports_what_it_has() {
 }
 
 #[test]
+fn ctrl_c_is_heard_while_the_last_answers_are_awaited() {
+    // They will never come, and the wait for them is long.
+    let echo = Echo::start(&["tcp://127.0.0.1:0", "--delay", "10m"]);
+    let child = Command::new(LOAD)
+        .args(["run", echo.url(), "-c", "2", "--rate", "20", "--duration", "300ms"])
+        .args(["--warmup", "0s", "--drain", "10m", "--threads", "2"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let child = Running(child);
+    thread::sleep(Duration::from_millis(1500));
+    let pid = child.0.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert!(ends_within(child, Duration::from_secs(30)));
+}
+
+#[test]
+fn a_server_that_never_stops_sending_does_not_keep_the_run_from_ending() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || while client.write_all(&[0; 1 << 16]).is_ok() {});
+        }
+    });
+    let child = Command::new(LOAD)
+        .args(["bulk", &url, "-c", "4", "--direction", "down", "--duration", "300ms"])
+        .args(["--warmup", "0s", "--drain", "100ms"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    assert!(ends_within(Running(child), Duration::from_secs(30)));
+}
+
+fn ends_within(mut process: Running, time: Duration) -> bool {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        if process.0.try_wait().unwrap().is_some() {
+            return true;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    false
+}
+
+#[test]
 fn a_server_that_dies_in_the_middle_is_recorded() {
     let echo = Echo::start(&["ws://127.0.0.1:0", "--die-after", "2000"]);
     let run = common::measure(&[
@@ -145,6 +191,39 @@ fn a_server_that_dies_in_the_middle_is_recorded() {
     assert!(close["how"].as_str().unwrap().starts_with("by the peer"), "{close}");
     assert!(close["age_ms"].as_f64().unwrap() > 1.0);
     assert!(common::number(&run, "/lost") >= 5.0);
+}
+
+#[test]
+fn what_was_due_behind_a_full_socket_is_missed_when_the_connection_goes() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        // Nobody reads, so that the sockets are full long before the connections end.
+        let kept: Vec<_> = listener.incoming().take(2).map_while(Result::ok).collect();
+        thread::sleep(Duration::from_millis(1200));
+        drop(kept);
+    });
+    let fixed = ["run", &url, "-c", "2", "--rate", "200", "--size", "256KiB", "--duration", "2s"];
+    let rest = ["--warmup", "0s", "--drain", "200ms", "--lag-bound", "1s"];
+    let run = common::measure(&[&fixed[..], &rest].concat());
+    assert_eq!(common::number(&run, "/counts/closed_by_peer"), 2.0, "{run}");
+    let count = |name: &str| common::number(&run, &format!("/counts/{name}"));
+    // 200 messages a second for two seconds were due, whatever became of them.
+    assert_eq!(count("measured_sent") + count("missed") + count("unsent"), 400.0, "{run}");
+    assert!(count("missed") >= 200.0, "{run}");
+}
+
+#[test]
+fn an_end_behind_a_backlog_is_seen_by_the_echo() {
+    let echo = Echo::start(&["tcp://127.0.0.1:0", "--manner", "sink"]);
+    for _ in 0..5 {
+        let mut client = std::net::TcpStream::connect(echo.address()).unwrap();
+        // More than is read in one turn is on its way when the end comes.
+        client.write_all(&vec![0; 32 << 20]).unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        assert_eq!(client.read(&mut [0; 16]).unwrap(), 0, "the sink ends too");
+    }
 }
 
 #[test]
@@ -176,6 +255,9 @@ fn wrong_flags_are_one_sentence() {
         (&["run", "wss://127.0.0.1:1", "--closed", "--ca", "/nowhere.pem"], "/nowhere.pem"),
         (&["echo", "tcp://127.0.0.1:70000"], "tcp://127.0.0.1:70000"),
         (&["echo", "tcp://127.0.0.1:0", "--delay", "soon"], "want 10ms, uniform"),
+        (&["bulk", "tcp://127.0.0.1:1", "--direction", "left"], "up, down, both"),
+        (&["echo", "tcp://127.0.0.1:0", "--manner", "rude"], "echo, sink, source, broadcast"),
+        (&["nat", "tcp://127.0.0.1:1", "--servers", "0"], "--servers"),
     ] {
         let output = load(arguments);
         let text = said(&output);

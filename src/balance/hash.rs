@@ -1,5 +1,5 @@
 //! Keys for consistent hashing: the same for the same bytes in every process of a fleet and after
-//! every restart, hence no per-process seed. Not meant to resist somebody who chooses the bytes;
+//! every restart, hence no per-process seed. Not meant to resist a client that chooses the bytes;
 //! the bounded load does that.
 
 use std::net::IpAddr;
@@ -35,8 +35,8 @@ pub(super) fn mix(word: u64) -> u64 {
     w ^ (w >> 31)
 }
 
-/// 2^64 divided by the golden ratio.
-pub(super) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+/// 2^64 divided by the golden ratio: its multiples, and what is multiplied by it, spread evenly.
+pub const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 const SEED: u64 = 0x7374_616e_6470_6970;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Whether a server may be picked: active checks bring it down and up, refused connects eject it
-//! for a while. Pure: results and the time come in, changes of state come out; who probes, and
-//! when, is not known here.
+//! for a while. Pure: results and the time come in, changes of state come out; it knows neither
+//! when servers are checked nor by what.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ pub enum Why {
     Dialled,
     /// Its ejection is over.
     Returned,
-    /// The file, or somebody at the admin face, said so.
+    /// The configuration file, or a request at the admin face, said so.
     Told,
 }
 
@@ -106,8 +106,8 @@ impl Checkup {
         self.patients = servers.iter().map(meet).collect();
     }
 
-    /// Nobody checks any more: what only checks had found out is forgotten. Who was down for them
-    /// begins slowly.
+    /// The pool is no longer checked: what only checks had found out is forgotten. A server that
+    /// was down because of its checks is up again and begins slowly.
     pub fn unchecked(&mut self, now: Duration) {
         for patient in &mut self.patients {
             patient.against = 0;
@@ -153,11 +153,6 @@ impl Checkup {
         ids.into_iter().filter_map(end).collect()
     }
 
-    /// When `tick` has something to do next.
-    pub fn next_tick(&self) -> Option<Duration> {
-        self.patients.iter().filter_map(|p| p.ejected).min()
-    }
-
     pub fn state(&self, id: ServerId) -> Option<MemberState> {
         self.patients.iter().find(|p| p.id == id).map(Patient::state)
     }
@@ -166,21 +161,6 @@ impl Checkup {
     pub fn share(&self, now: Duration, id: ServerId) -> f32 {
         let patient = self.patients.iter().find(|p| p.id == id);
         patient.map_or(1.0, |p| p.share(now, &self.rules))
-    }
-
-    /// All servers in the order they were given, with state and share.
-    pub fn verdicts(
-        &self,
-        now: Duration,
-    ) -> impl Iterator<Item = (ServerId, MemberState, f32)> + '_ {
-        self.patients.iter().map(move |p| (p.id, p.state(), p.share(now, &self.rules)))
-    }
-
-    /// Is any server in slow start, so that shares will grow without any other change?
-    pub fn warming(&self, now: Duration) -> bool {
-        self.patients
-            .iter()
-            .any(|p| p.state() == MemberState::Up && p.share(now, &self.rules) < 1.0)
     }
 
     fn may_eject(&self, id: ServerId) -> bool {

@@ -5,6 +5,26 @@ use proptest::prelude::*;
 use super::*;
 use MemberState::{Down, Draining, Ejected, Up};
 
+/// What only these tests ask.
+impl Checkup {
+    /// When `tick` has something to do next.
+    fn next_tick(&self) -> Option<Duration> {
+        self.patients.iter().filter_map(|p| p.ejected).min()
+    }
+
+    /// All servers in the order they were given, with state and share.
+    fn verdicts(&self, now: Duration) -> impl Iterator<Item = (ServerId, MemberState, f32)> + '_ {
+        self.patients.iter().map(move |p| (p.id, p.state(), p.share(now, &self.rules)))
+    }
+
+    /// Is any server in slow start, so that shares will grow without any other change?
+    fn warming(&self, now: Duration) -> bool {
+        self.patients
+            .iter()
+            .any(|p| p.state() == MemberState::Up && p.share(now, &self.rules) < 1.0)
+    }
+}
+
 fn at(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }

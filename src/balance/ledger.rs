@@ -1,4 +1,5 @@
-//! Who carries how many: one core's own exact counts, and what control last said of all cores.
+//! How many connections each server carries: one core's own exact counts, and what control last
+//! said of all cores.
 
 use std::sync::Arc;
 
@@ -85,12 +86,11 @@ impl Loads {
 }
 
 /// One core's book: what it holds on each server, exactly, and what the others held at the last
-/// publish. Nobody else reads or writes it.
+/// publish. Only that core reads and writes it.
 #[derive(Debug)]
 pub struct Ledger {
     core: usize,
     cores: usize,
-    version: u64,
     cells: Vec<Cell>,
     pools: Vec<PoolSum>,
 }
@@ -116,7 +116,7 @@ struct PoolSum {
 impl Ledger {
     pub fn new(core: usize, cores: usize) -> Self {
         debug_assert!(core < cores);
-        Self { core, cores, version: 0, cells: Vec::new(), pools: Vec::new() }
+        Self { core, cores, cells: Vec::new(), pools: Vec::new() }
     }
 
     /// Count one more connection on a server, from the moment it is picked.
@@ -148,7 +148,6 @@ impl Ledger {
 
     /// Take over a publish.
     pub fn hear(&mut self, loads: &Arc<Loads>) {
-        self.version = loads.version;
         self.grow(loads.servers());
         for (index, cell) in self.cells.iter_mut().enumerate() {
             let id = ServerId(index as u32);
@@ -179,12 +178,8 @@ impl Ledger {
         }
     }
 
-    /// Version of the last publish heard.
-    pub fn version(&self) -> u64 {
-        self.version
-    }
-
     /// All leases out now.
+    #[cfg(test)]
     pub fn leases(&self) -> u64 {
         self.cells.iter().map(|c| u64::from(c.own)).sum()
     }

@@ -63,7 +63,7 @@ impl Member {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MemberState {
     Up,
-    /// Keeps what it has, and its sticky clients; picked for nobody new.
+    /// Keeps its connections and its sticky clients; picked for no new client.
     Draining,
     /// The active check says it is not there.
     Down,

@@ -21,7 +21,7 @@ mod round_robin;
 mod spread;
 
 pub use group::{Cursor, Group, Pick};
-pub use hash::{key_of, key_of_source};
+pub use hash::{GOLDEN, key_of, key_of_source};
 pub use ledger::{Counts, Ledger, Load, Loads};
 pub use member::{Member, MemberState, Policy, ServerId};
 

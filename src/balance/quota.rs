@@ -48,8 +48,9 @@ impl Lender {
         self.max
     }
 
-    /// Quotas for publish `version`, one for each core.
-    pub fn publish(&mut self, version: u64, seen: &[Seen]) -> Vec<u32> {
+    /// Quotas for publish `version`, one for each core. `tick` grows with each call, whether or not
+    /// anything came of the last one: it is the time in which odd ones go round.
+    pub fn publish(&mut self, version: u64, tick: u64, seen: &[Seen]) -> Vec<u32> {
         debug_assert_eq!(seen.len(), self.cores.len());
         for (lent, seen) in self.cores.iter_mut().zip(seen) {
             if seen.heard >= lent.version {
@@ -60,7 +61,7 @@ impl Lender {
         }
         let in_force: u64 = self.cores.iter().map(|l| u64::from(l.in_force)).sum();
         let mut free = u64::from(self.max).saturating_sub(in_force) as u32;
-        let wanted = self.wanted(version, seen);
+        let wanted = self.wanted(tick, seen);
         for (lent, wanted) in self.cores.iter_mut().zip(wanted) {
             let raise = wanted.saturating_sub(lent.in_force).min(free);
             free -= raise;
@@ -71,9 +72,9 @@ impl Lender {
         self.cores.iter().map(|l| l.told).collect()
     }
 
-    /// What each core has, and a part of what nobody has: more of it for those that used up all
-    /// they were lent.
-    fn wanted(&self, version: u64, seen: &[Seen]) -> Vec<u32> {
+    /// What each core uses, and a part of what no core uses: a larger one for cores that used up
+    /// all they were lent.
+    fn wanted(&self, tick: u64, seen: &[Seen]) -> Vec<u32> {
         let used: u64 = seen.iter().map(|s| u64::from(s.live)).sum();
         let idle = u64::from(self.max).saturating_sub(used);
         let hunger = |(lent, seen): (&Lent, &Seen)| {
@@ -84,8 +85,10 @@ impl Lender {
         let part = |hunger: &u64| (idle * hunger / all) as u32;
         let mut parts: Vec<u32> = hungers.iter().map(part).collect();
         let left = idle - parts.iter().map(|p| u64::from(*p)).sum::<u64>();
-        // The odd ones out go round, slowly enough to be given up by one and lent to the next.
-        let turn = version / TURN;
+        // Where a core has no part of its own, the odd ones go round, slowly enough to be given up
+        // by one and lent to the next. Else nobody is in want, and where nothing changes nothing is
+        // to be published.
+        let turn = if parts.contains(&0) { tick / TURN } else { 0 };
         for odd in 0..left {
             parts[((turn + odd) % seen.len() as u64) as usize] += 1;
         }
@@ -95,7 +98,7 @@ impl Lender {
 
 /// How many times the part of a sated core a hungry one gets.
 const HUNGRY: u64 = 4;
-/// Publishes until odd ones are offered to the next core.
+/// Ticks until odd ones are offered to the next core.
 const TURN: u64 = 4;
 
 #[cfg(test)]
@@ -122,7 +125,7 @@ mod tests {
         for version in 1..20 {
             // The second core takes all it may, the others nothing.
             let seen = [0, quotas[1], 0, 0].map(|live| Seen { heard: version - 1, live });
-            quotas = lender.publish(version, &seen);
+            quotas = lender.publish(version, version, &seen);
             assert!(quotas.iter().sum::<u32>() <= 100);
         }
         assert!(quotas[1] >= 96, "{quotas:?}");
@@ -133,7 +136,7 @@ mod tests {
         let mut lender = Lender::new(10, 2);
         for version in 1..10 {
             let seen = [Seen { heard: 0, live: 0 }, Seen { heard: version - 1, live: 5 }];
-            let quotas = lender.publish(version, &seen);
+            let quotas = lender.publish(version, version, &seen);
             assert_eq!(quotas[1], 5, "the first core's five are not known to be given up");
         }
     }
@@ -145,11 +148,20 @@ mod tests {
         let mut had = [false; 4];
         for version in 1..40 {
             let seen = [Seen { heard: version - 1, live: 0 }; 4];
-            let quotas = lender.publish(version, &seen);
+            let quotas = lender.publish(version, version, &seen);
             assert!(quotas.iter().sum::<u32>() <= 1);
             had.iter_mut().zip(&quotas).for_each(|(had, quota)| *had |= *quota == 1);
         }
         assert_eq!(had, [true; 4]);
+    }
+
+    #[test]
+    fn an_odd_one_stays_where_every_core_has_a_part() {
+        let mut lender = Lender::new(100, 3);
+        let seen = [Seen { heard: u64::MAX, live: 0 }; 3];
+        for tick in 1..40 {
+            assert_eq!(lender.publish(tick, tick, &seen), [34, 33, 33], "tick {tick}");
+        }
     }
 
     /// A core as the lender cannot see it: messages arrive late, connections come and go.
@@ -184,7 +196,7 @@ mod tests {
                         version += 1;
                         let see = |c: &Core| Seen { heard: c.heard, live: c.live };
                         let seen: Vec<Seen> = cores.iter().map(see).collect();
-                        let quotas = lender.publish(version, &seen);
+                        let quotas = lender.publish(version, version, &seen);
                         for (core, quota) in cores.iter_mut().zip(quotas) {
                             core.inbox.push_back((version, quota));
                         }

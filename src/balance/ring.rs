@@ -77,7 +77,7 @@ impl Ring {
 }
 
 /// How much one core may give to a server: a multiple of that core's own fair share. If every
-/// core keeps to its own, their sums keep to it too, and nobody has to ask.
+/// core keeps to its own bound, their sums keep to it too, and no core has to ask another.
 struct Bound {
     factor: f64,
     /// Connections one unit of weight has when all is even.
@@ -91,7 +91,7 @@ impl Bound {
     }
 
     /// Rounded down, so that cores do not each add one; but never below the fair share rounded
-    /// up, which always leaves somebody with room.
+    /// up, which always leaves some server with room.
     fn limit(&self, units: u64) -> u32 {
         let fair = self.fair * units as f64;
         (self.factor * fair).floor().max(fair.ceil()) as u32

@@ -18,7 +18,7 @@ pub struct Spread {
 
 impl Spread {
     /// Those that are up and have a weight; if there are none, those that are merely ejected: a
-    /// server nobody could reach lately is better than none at all.
+    /// server that could not be reached lately is better than none at all.
     pub fn build(members: &[Member]) -> Self {
         let with = |state| {
             let of_state = |m: &&(usize, &Member)| m.1.state == state && m.1.weight > 0;
@@ -102,7 +102,7 @@ impl Spread {
     }
 }
 
-/// Whole weights, unless somebody is in slow start: then all are cut finer, and nobody to nothing.
+/// Whole weights, unless a server is in slow start: then all are cut finer, and none to nothing.
 fn units(usable: &[(usize, &Member)]) -> Vec<u64> {
     let fine = if usable.iter().all(|(_, m)| m.share >= 1.0) { 1 } else { SHARE_STEPS };
     let unit = |m: &Member| {

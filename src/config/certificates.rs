@@ -6,6 +6,8 @@ pub(crate) mod authority;
 mod chain;
 mod client;
 pub mod heard;
+mod pem;
+mod sections;
 mod server;
 mod sessions;
 mod shelf;
@@ -20,6 +22,10 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 
+use super::host::{Host, System};
+
+pub use sections::Contexts;
+pub(super) use sections::{OfListener, OfPool, Places, Sections};
 pub use tickets::Tickets;
 
 /// The proven `tls.` of one listener, shared by all cores.
@@ -29,7 +35,7 @@ pub struct FromClient {
     pub server: Arc<rustls::ServerConfig>,
     /// `key_log = true`: the secrets of every session also go to control as NSS key-log lines.
     pub key_log: bool,
-    /// Handshakes under way on one core; who comes later waits its turn. 0: no bound.
+    /// Handshakes under way on one core; clients that come later wait in line. 0: no bound.
     pub handshakes_in_flight: u32,
     /// New handshakes a second on one core; 0: no bound.
     pub handshakes_per_second: u32,
@@ -44,6 +50,7 @@ pub struct ToServer {
     pub client: Arc<rustls::ClientConfig>,
     /// The name to verify and to send as SNI for each of the pool's servers, in their order.
     pub names: Vec<ServerName<'static>>,
+    made_of: client::MadeOf,
 }
 
 /// A certificate in use: where it came from, for whom it stands and for how long.
@@ -67,20 +74,47 @@ pub struct Loaded<T> {
 /// What is wrong with a file, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    /// What the section wants the file for.
+    pub part: Part,
     pub file: PathBuf,
     pub what: String,
-    pub remedy: &'static str,
+    pub remedy: String,
+}
+
+/// What a TLS section wants a file for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Nothing in particular, or no file at all.
+    Whole,
+    /// The certificate chain of this pair.
+    Certificate(usize),
+    /// The private key of this pair.
+    Key(usize),
+    /// To tell whom to believe.
+    Authorities,
+    /// To seal session tickets.
+    Tickets,
 }
 
 impl Problem {
-    fn new(file: &Path, what: impl fmt::Display, remedy: &'static str) -> Self {
-        Self { file: file.to_owned(), what: what.to_string(), remedy }
+    fn new(file: &Path, what: impl fmt::Display, remedy: impl Into<String>) -> Self {
+        let (file, what) = (file.to_owned(), what.to_string());
+        Self { part: Part::Whole, file, what, remedy: remedy.into() }
+    }
+
+    fn of(self, part: Part) -> Self {
+        Self { part, ..self }
+    }
+
+    /// The file and what is wrong with it.
+    fn found(&self) -> String {
+        format!("{}: {}", self.file.display(), self.what)
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.file.display(), self.what, self.remedy)
+        write!(f, "{}; {}", self.found(), self.remedy)
     }
 }
 
@@ -95,5 +129,5 @@ static VERSIONS: &[&rustls::SupportedProtocolVersion] =
 
 fn read(path: &Path) -> Result<Vec<u8>, Problem> {
     let remedy = "check the path and that the process may read the file";
-    std::fs::read(path).map_err(|error| Problem::new(path, error, remedy))
+    System.read(path).map_err(|error| Problem::new(path, error, remedy))
 }

@@ -115,7 +115,7 @@ pub struct Rule {
     pub max_message: u64,
     /// Messages a second from the client; 0: no bound.
     pub messages_per_second: u32,
-    /// Who may open a WebSocket from a page; `None` allows all.
+    /// Origins of pages that may open a WebSocket; `None` allows all.
     pub origins: Option<Origins>,
 }
 
@@ -161,7 +161,7 @@ pub struct Tls {
     pub client_headers: Option<ClientHeaders>,
     pub ticket_keys: Option<PathBuf>,
     pub key_log: bool,
-    /// Handshakes under way per core; who comes later waits its turn. 0: no bound.
+    /// Handshakes under way per core; clients that come later wait in line. 0: no bound.
     pub handshakes_in_flight: u32,
     /// New handshakes a second per core; 0: no bound.
     pub handshakes_per_second: u32,

@@ -55,6 +55,13 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+impl Problems {
+    /// Each of them as a line of text.
+    pub fn lines(&self) -> Vec<String> {
+        self.0.iter().map(ToString::to_string).collect()
+    }
+}
+
 /// Where something stands in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {

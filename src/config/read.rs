@@ -109,6 +109,15 @@ impl<'d> Field<'d> {
         matches!(self.value, DeValue::String(_))
     }
 
+    pub fn is_zero(&self) -> bool {
+        match self.value {
+            DeValue::Integer(number) => {
+                u64::from_str_radix(number.as_str(), number.radix()) == Ok(0)
+            }
+            _ => false,
+        }
+    }
+
     pub fn as_boolean(&self) -> Option<bool> {
         match self.value {
             DeValue::Boolean(value) => Some(*value),
@@ -236,9 +245,19 @@ impl<'d> Field<'d> {
         self.parsed("5s", |text| match text {
             "off" => Ok(None),
             _ => match units::duration(text) {
-                Ok(value) => in_range(value, &allowed).map(Some),
+                Ok(value) => in_range(value, &allowed)
+                    .map(Some)
+                    .map_err(|remedy| format!("{remedy}, or \"off\" to turn it off")),
                 Err(remedy) => Err(format!("{remedy}, or \"off\"")),
             },
+        })
+    }
+
+    /// `"off"`, where a table could stand.
+    pub fn off<T>(self, table: &str) -> Option<At<Option<T>>> {
+        self.parsed("off", |text| match text {
+            "off" => Ok(None),
+            _ => Err(format!("write a table such as {table}, or \"off\"")),
         })
     }
 

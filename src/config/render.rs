@@ -155,12 +155,7 @@ fn pool(pool: &Pool) -> Value {
         _ => Value::Null,
     };
     json!({
-        "balance": match pool.policy {
-            Policy::RoundRobin => "round-robin",
-            Policy::LeastConnections => "least-connections",
-            Policy::RandomTwo => "random-two",
-            Policy::SourceHash { .. } => "source-hash",
-        },
+        "balance": pool.policy.name(),
         "bounded": bounded,
         "sticky": pool.sticky.as_ref().map(sticky),
         "servers": pool.servers.iter().map(server).collect::<Vec<_>>(),

@@ -62,7 +62,7 @@ pub enum Order {
     EndServer { id: ServerId, over: Option<Duration>, why: EndServer },
     /// The server is wanted again: those of its pipes that have not begun to end, stay.
     KeepServer { id: ServerId },
-    /// The end will come: accept whoever has connected, silent or not.
+    /// The process will end: accept every client that has connected, silent or not.
     Leaving,
     /// Take what is queued, close the listeners, end no pipe yet; L7 pipes get Close 1012
     /// spread over `over` (this core's share).
@@ -93,7 +93,7 @@ pub enum Report {
     Line(LogLine),
     /// NSS key-log line; control writes it to `SSLKEYLOGFILE`.
     KeyLog(String),
-    /// Close 0 pipes left after a drain or stop: the thread is about to end.
+    /// After a drain or a stop no pipe is left: the core's thread is about to end.
     Gone { core: usize },
 }
 

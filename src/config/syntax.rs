@@ -13,11 +13,16 @@ use super::problem::{Notes, Place};
 /// numbers stay what they were. `None`: what is wrong could not be isolated.
 pub fn clean(text: &str, notes: &Notes) -> Option<String> {
     let mut text = text.to_owned();
-    for _ in 0..REPORTS_MAX {
+    for told in 0..=REPORTS_MAX {
         let (_, errors) = DeTable::parse_recoverable(&text);
         let start = |error: &toml::de::Error| error.span().map_or(text.len(), |span| span.start);
         let Some(error) = errors.iter().min_by_key(|error| start(error)) else { return Some(text) };
         let line = notes.line(start(error));
+        if told == REPORTS_MAX {
+            let place = Place { line, key: String::new() };
+            notes.mistake(&place, "there is more that is no TOML", "put right the others first");
+            return None;
+        }
         let statements = statements(&text);
         let Some(index) = culprit(&statements, line) else {
             report(notes, line, "", error);
@@ -204,7 +209,7 @@ fn blank(text: &str, lines: RangeInclusive<usize>) -> String {
     text.split('\n').enumerate().map(blanked).collect::<Vec<_>>().join("\n")
 }
 
-/// Nobody reads more at once, and each costs a parse.
+/// Syntax errors reported at once: more are not read at one time, and each costs a parse.
 const REPORTS_MAX: usize = 20;
 const SYNTAX: &str = "the file is TOML: [tables], key = value, strings in double quotes";
 
@@ -240,6 +245,18 @@ mod tests {
             assert_eq!(clean.len(), broken.len());
             assert!(clean.contains("b = 1") && !clean.contains("x = "), "{broken}\n{clean}");
         }
+    }
+
+    #[test]
+    fn of_many_faults_the_first_are_told_and_that_there_are_more() {
+        let broken = |count: usize| (0..count).map(|n| format!("a{n} = b\n")).collect::<String>();
+        let text = broken(REPORTS_MAX) + "good = 1\n";
+        let (told, clean) = cleaned(&text);
+        assert_eq!(told, Vec::from_iter(1..=REPORTS_MAX));
+        assert!(clean.contains("good = 1"));
+        let (told, clean) = cleaned(&broken(50));
+        assert_eq!(told.len(), REPORTS_MAX + 1);
+        assert_eq!(clean, "");
     }
 
     #[test]

@@ -24,10 +24,10 @@ use tokio::time::sleep;
 
 use super::page;
 
-/// The paths there are, for whoever asks for another.
+/// The paths there are, to answer a request for any other.
 const PATHS: [&str; 5] = ["/metrics", "/ready", "/live", "/pools", "/config"];
 
-/// Connections at a time. One more ends the oldest: who is silent must not keep others out.
+/// Connections at a time. One more ends the oldest: a silent client must not keep others out.
 const CONNECTIONS_MAX: usize = 128;
 
 /// The whole head of a request, and the silence before it.

@@ -20,7 +20,7 @@ impl Control {
             What::Pools => Answer::Json(self.pools()),
             What::Config => Answer::Json(self.config()),
         };
-        // Whoever asked may have left.
+        // The client that asked may have left.
         let _ = ask.reply.send(answer);
         Step::Wait
     }

@@ -10,7 +10,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     Serving,
-    /// `/ready` says 503 so that whoever is in front looks elsewhere; still accepting.
+    /// `/ready` says 503, so that a balancer in front of us looks elsewhere; still accepting.
     Leaving {
         until: Instant,
     },

@@ -55,6 +55,18 @@ pub struct Ends {
     pub removed: usize,
 }
 
+/// What becomes of a server's pipes. The order it makes depends on what else is decided with it.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    /// They end, at the pool's pace or at once.
+    End {
+        id: ServerId,
+        why: EndServer,
+        drain: Option<Drain>,
+    },
+    Keep(ServerId),
+}
+
 impl Ends {
     fn add(&mut self, order: Order, registry: &Registry) {
         match order {
@@ -82,7 +94,8 @@ impl Fleet {
     }
 
     /// Goes over to another plan. Servers that stay keep their health and their counts.
-    pub fn reload(&mut self, now: Duration, settled: Settled, material: Material) -> Ends {
+    pub fn reload(&mut self, now: Duration, settled: Settled, mut material: Material) -> Ends {
+        material.keep_alike(&settled.plan, &self.material, &self.plan);
         let before: Vec<(Arc<Pool>, Vec<ServerId>)> =
             self.wards.iter().map(|ward| (ward.plan.clone(), ward.ids.clone())).collect();
         let mut old = std::mem::take(&mut self.wards);
@@ -103,6 +116,7 @@ impl Fleet {
     /// What becomes of the pipes of the servers `before` had, and of those this plan has.
     fn ends(&mut self, before: &[(Arc<Pool>, Vec<ServerId>)]) -> Ends {
         let mut ends = Ends::default();
+        let mut fates = Vec::new();
         for (pool, ids) in before {
             let ward = self.wards.iter().find(|ward| ward.plan.name == pool.name);
             // A pool that is gone goes by what it said when it was last seen.
@@ -112,22 +126,22 @@ impl Fleet {
             let gone: Vec<ServerId> = gone.copied().collect();
             ends.removed += gone.len();
             for id in gone {
-                let over = match on_remove {
+                let drain = match on_remove {
                     OnRemove::Keep => continue,
-                    OnRemove::Drain => Some(pace(drain, self.registry.known(id).live())),
+                    OnRemove::Drain => Some(drain),
                     OnRemove::Close => None,
                 };
-                let order = self.end_server(id, over, EndServer::Removed);
-                ends.add(order, &self.registry);
+                fates.push(self.end_server(id, drain, EndServer::Removed));
             }
         }
-        for order in self.settle_all_pipes() {
+        fates.extend(self.settle_all_pipes());
+        for order in self.orders(fates) {
             ends.add(order, &self.registry);
         }
         ends
     }
 
-    fn settle_all_pipes(&mut self) -> Vec<Order> {
+    fn settle_all_pipes(&mut self) -> Vec<Fate> {
         let counts = self.wards.iter().map(|ward| ward.ids.len()).enumerate();
         let all: Vec<(usize, usize)> =
             counts.flat_map(|(ward, count)| (0..count).map(move |at| (ward, at))).collect();
@@ -140,33 +154,55 @@ impl Fleet {
         let place = wards.find_map(|(index, ward)| {
             Some((index, ward.ids.iter().position(|id| *id == change.id)?))
         });
-        place.and_then(|(ward, at)| self.settle_pipes(ward, at))
+        let (ward, at) = place?;
+        let fate = self.settle_pipes(ward, at)?;
+        self.orders(vec![fate]).pop()
     }
 
     /// What is to become of the pipes of a server that is in the file, unless it was told already:
     /// they end while it is down or drains, and stay once it is wanted again.
-    fn settle_pipes(&mut self, ward: usize, at: usize) -> Option<Order> {
+    fn settle_pipes(&mut self, ward: usize, at: usize) -> Option<Fate> {
         let ward = self.wards.get(ward)?;
         let id = *ward.ids.get(at)?;
-        let paced = || Some(pace(ward.plan.drain, self.registry.known(id).live()));
-        let draining = ward.plan.servers[at].draining.then(|| (EndServer::Draining, paced()));
+        let paced = Some(ward.plan.drain);
+        let draining = ward.plan.servers[at].draining.then_some((EndServer::Draining, paced));
         let wish = match (ward.checkup.state(id), ward.plan.on_down) {
-            (Some(MemberState::Down), OnDown::Drain) => Some((EndServer::Down, paced())),
+            (Some(MemberState::Down), OnDown::Drain) => Some((EndServer::Down, paced)),
             (Some(MemberState::Down), OnDown::Close) => Some((EndServer::Down, None)),
             _ => draining,
         };
         match wish {
-            Some((why, over)) => {
-                let told = self.ending.get(&id) == Some(&(why, over.is_some()));
-                (!told).then(|| self.end_server(id, over, why))
+            Some((why, drain)) => {
+                let told = self.ending.get(&id) == Some(&(why, drain.is_some()));
+                (!told).then(|| self.end_server(id, drain, why))
             }
-            None => self.ending.remove(&id).map(|_| Order::KeepServer { id }),
+            None => self.ending.remove(&id).map(|_| Fate::Keep(id)),
         }
     }
 
-    fn end_server(&mut self, id: ServerId, over: Option<Duration>, why: EndServer) -> Order {
-        self.ending.insert(id, (why, over.is_some()));
-        Order::EndServer { id, over, why }
+    fn end_server(&mut self, id: ServerId, drain: Option<Drain>, why: EndServer) -> Fate {
+        self.ending.insert(id, (why, drain.is_some()));
+        Fate::End { id, why, drain }
+    }
+
+    /// The orders for what was decided together. A rate is the pool's: servers that begin to end at
+    /// once share it among them, and with those of the pool that have not ended yet.
+    fn orders(&self, fates: Vec<Fate>) -> Vec<Order> {
+        let mut live: HashMap<&str, u64> = HashMap::new();
+        for (id, (_, paced)) in &self.ending {
+            if *paced {
+                let known = self.registry.known(*id);
+                *live.entry(&*known.pool).or_default() += known.live();
+            }
+        }
+        let order = |fate: Fate| match fate {
+            Fate::End { id, why, drain } => {
+                let live = live.get(&*self.registry.known(id).pool).copied().unwrap_or_default();
+                Order::EndServer { id, over: drain.map(|drain| pace(drain, live)), why }
+            }
+            Fate::Keep(id) => Order::KeepServer { id },
+        };
+        fates.into_iter().map(order).collect()
     }
 
     pub fn ward(&self, id: ServerId) -> Option<&Ward> {

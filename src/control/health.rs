@@ -42,10 +42,11 @@ impl Checks {
         for (id, target) in targets {
             let check = match before.remove(&id) {
                 Some(check) if check.0 == target => check,
-                // Reloads may come faster than checks: one that begins anew begins at once.
+                // One reload may change what a thousand servers are asked: not all at once.
                 Some((_, task)) => {
                     task.abort();
-                    (target.clone(), self.start(id, target, Duration::ZERO))
+                    let first = target.health.every.mul_f64(fastrand::f64());
+                    (target.clone(), self.start(id, target, first))
                 }
                 None => {
                     let within = target.health.every.min(FIRST_WITHIN);
@@ -81,5 +82,34 @@ impl Drop for Checks {
         for (_, task) in self.running.values() {
             task.abort();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::plan::{Health, ServerAddress};
+
+    #[tokio::test]
+    async fn a_check_that_begins_anew_is_not_made_at_once() {
+        let health = Health {
+            every: Duration::from_secs(3600),
+            timeout: Duration::from_secs(1),
+            rise: 1,
+            fall: 1,
+            http: None,
+        };
+        let address = ServerAddress::Unix("/nowhere/at/all.sock".into());
+        let (source, send_proxy, tls, host) = (None, None, None, "a".to_owned());
+        let mut target = Target { address, health, source, send_proxy, tls, host };
+        let (sender, mut results) = mpsc::channel(4);
+        let mut checks = Checks::new(sender);
+        checks.set(vec![(ServerId(0), target.clone())]);
+        let first = tokio::time::timeout(FIRST_WITHIN * 5, results.recv()).await;
+        assert!(first.is_ok(), "one that is new is checked soon");
+        target.health.fall = 2;
+        checks.set(vec![(ServerId(0), target)]);
+        let next = tokio::time::timeout(Duration::from_millis(300), results.recv()).await;
+        assert!(next.is_err(), "{next:?}");
     }
 }

@@ -1,9 +1,9 @@
-//! What a plan needs that is made rather than read: TLS contexts and sticky-cookie tokens.
+//! What goes with a plan: the TLS contexts that were loaded with it, and sticky-cookie tokens.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::certificates::{self, FromClient, Tickets, ToServer};
+use crate::config::certificates::{Contexts, FromClient, Tickets, ToServer};
 use crate::config::plan::{Plan, Pool, SameSite, Sticky, StickyCookie};
 use crate::route::cookie::{Attributes, Cookie};
 
@@ -15,8 +15,6 @@ pub struct Material {
     /// One for each pool of the plan, as are `cookies`.
     pub to_server: Vec<Option<Arc<ToServer>>>,
     pub cookies: Vec<Option<Arc<Cookie>>>,
-    /// What is allowed but worth a second look.
-    pub warnings: Vec<String>,
 }
 
 /// Secrets the process makes up where the file gives none. They live as long as it does, so that
@@ -28,6 +26,11 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// What seals session tickets that no file has keys for.
+    pub fn tickets(&self) -> &Tickets {
+        &self.tickets
+    }
+
     /// A pool's cookie key, made when first asked for. That the file has none was said when it was
     /// read.
     ///
@@ -47,27 +50,16 @@ impl Keys {
 }
 
 impl Material {
-    /// Makes everything `plan` asks for.
+    /// Makes what `plan` asks for beside the contexts that were loaded with it.
     ///
     /// # Errors
-    /// Everything that is wrong with the files it names.
-    pub fn make(plan: &Plan, keys: &mut Keys) -> Result<Self, Vec<String>> {
-        let mut made = Self::default();
+    /// Every pool that no key can be made for.
+    pub fn make(plan: &Plan, contexts: Contexts, keys: &mut Keys) -> Result<Self, Vec<String>> {
+        let Contexts { from_client, to_server } = contexts;
+        let mut made = Self { from_client, ..Self::default() };
         let mut mistakes = Vec::new();
-        for listener in &plan.listeners {
-            let Some(tls) = &listener.tls else { continue };
-            let whose = format!("listeners.{}.tls", listener.name);
-            if let Some(tls) =
-                made.take(&whose, FromClient::load(tls, &keys.tickets), &mut mistakes)
-            {
-                made.from_client.insert(listener.name.clone(), tls);
-            }
-        }
         for pool in &plan.pools {
-            let whose = format!("pools.{}.tls", pool.name);
-            let tls = pool.tls.as_ref().map(|tls| ToServer::load(tls, &pool.servers));
-            let tls = tls.and_then(|loaded| made.take(&whose, loaded, &mut mistakes));
-            made.to_server.push(tls);
+            made.to_server.push(to_server.get(&pool.name).cloned());
             made.cookies.push(match &pool.sticky {
                 Some(Sticky::Cookie(cookie)) => tokens(pool, cookie, keys)
                     .map_err(|mistake| mistakes.push(mistake))
@@ -79,21 +71,14 @@ impl Material {
         if mistakes.is_empty() { Ok(made) } else { Err(mistakes) }
     }
 
-    fn take<T>(
-        &mut self,
-        whose: &str,
-        loaded: Result<certificates::Loaded<T>, Vec<certificates::Problem>>,
-        mistakes: &mut Vec<String>,
-    ) -> Option<Arc<T>> {
-        let said = |problem: &certificates::Problem| format!("{whose}: {problem}");
-        match loaded {
-            Ok(loaded) => {
-                self.warnings.extend(loaded.warnings.iter().map(said));
-                Some(Arc::new(loaded.value))
-            }
-            Err(problems) => {
-                mistakes.extend(problems.iter().map(said));
-                None
+    /// Goes on with what `before`, the material of another plan, had for pools of the same names,
+    /// where it was made of the same: a reload that changes no certificate disturbs no session.
+    pub fn keep_alike(&mut self, plan: &Plan, before: &Self, plan_before: &Plan) {
+        for (pool, made) in plan.pools.iter().zip(&mut self.to_server) {
+            let known = plan_before.pools.iter().position(|known| known.name == pool.name);
+            let old = known.and_then(|at| before.to_server.get(at)).and_then(Option::as_ref);
+            if let Some(old) = old {
+                *made = made.take().map(|made| made.or_as_before(old));
             }
         }
     }

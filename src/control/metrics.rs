@@ -5,8 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::balance::MemberState;
 use crate::meter::Family;
+use crate::sys::process::file_limit;
 
 use super::Control;
+use super::fleet::Fleet;
 use super::host;
 use super::page::{Page, Sum};
 
@@ -28,14 +30,19 @@ families! {
         "config_last_read_timestamp_seconds",
         "When the last reload began to read the file, in seconds since 1970; 0 before any."
     );
-    CHECKS = counter("health_checks_total", "Active checks by result.");
+    CHECKS = counter(
+        "health_checks_total",
+        "Active checks by result; unmade: we had nothing left to check with."
+    );
     LINES_LOST = counter("log_lines_unwritten_total", "Lines that standard error did not take.");
     STATE = gauge("server_state", "1 for the state the server is in.");
     WEIGHT = gauge("server_weight", "Weight as configured.");
     SHARE = gauge("server_share", "Part of the weight that counts now (slow start).");
     USABLE = gauge("pool_servers_usable", "Servers new connections may go to.");
     SERVERS = gauge("pool_servers", "Servers in the file.");
+    SERVER_MAX = gauge("server_connections_max", "max_connections, where it is set.");
     OPEN = gauge("listener_open", "1 while the listener takes connections.");
+    LISTENER_MAX = gauge("listener_connections_max", "max_connections, where it is set.");
     EXPIRY = gauge(
         "certificate_expiry_timestamp_seconds",
         "When the certificate is no longer valid, in seconds since 1970."
@@ -45,6 +52,7 @@ families! {
     THREADS = gauge("process_threads", "Threads of the process.");
     CPU = counter("process_cpu_seconds_total", "Processor time used, user and system.");
     DESCRIPTORS = gauge("process_open_fds", "Open descriptors of control's own table.");
+    MAX_DESCRIPTORS = gauge("process_max_fds", "Descriptors that any one table may have.");
     CORE_DESCRIPTORS = gauge("core_open_fds", "Open descriptors of the core's table.");
 }
 
@@ -79,9 +87,14 @@ fn own(control: &Control, page: &mut Page) {
     page.put(&LAST_READ, &[], read);
     page.put(&CHECKS, &[("result", "good")], control.checks_good as f64);
     page.put(&CHECKS, &[("result", "bad")], control.checks_bad as f64);
+    page.put(&CHECKS, &[("result", "unmade")], control.checks_unmade as f64);
     page.put(&LINES_LOST, &[], control.lines.lost() as f64);
     for (listener, open) in control.fleet.plan.listeners.iter().zip(control.fleet.open()) {
         page.put(&OPEN, &[("listener", &listener.name)], flag(open));
+        if listener.max_connections > 0 {
+            let most = f64::from(listener.max_connections);
+            page.put(&LISTENER_MAX, &[("listener", &listener.name)], most);
+        }
     }
     for (listener, tls) in control.fleet.certificates() {
         for shown in &tls.certificates {
@@ -102,6 +115,9 @@ fn pools(control: &Control, page: &mut Page) {
             let whose = [("pool", pool), ("server", &*server.name)];
             page.put(&WEIGHT, &whose, f64::from(member.weight));
             page.put(&SHARE, &whose, f64::from(member.share));
+            if server.max_connections > 0 {
+                page.put(&SERVER_MAX, &whose, f64::from(server.max_connections));
+            }
             for state in STATES {
                 let [pool, server] = whose;
                 let labels = [pool, server, ("state", state.name())];
@@ -133,19 +149,22 @@ fn cells(control: &Control, page: &mut Page) {
         }
         sum.onto(page, &[("listener", listener), ("route", label)]);
     }
-    servers(control, page);
+    servers(&control.fleet, page);
 }
 
-/// By name: a server that moved to another address while the old one still carries connections
-/// counts together with it, for a line of metrics may stand on a page but once.
-fn servers(control: &Control, page: &mut Page) {
+/// By name: a server that moved to another address counts together with what it was before, for a
+/// line of metrics may stand on a page but once, and what it has counted may not become less when
+/// the last connection to the old address ends.
+pub(super) fn servers(fleet: &Fleet, page: &mut Page) {
     let mut sums: BTreeMap<(&str, &str), Sum> = BTreeMap::new();
-    for (id, known) in control.fleet.registry.servers() {
-        // Gone from the file and carrying nothing: no longer of interest.
-        if known.live() == 0 && control.fleet.ward(id).is_none() {
-            continue;
+    for (id, known) in fleet.registry.servers() {
+        // Names that are gone from the file and carry nothing are no longer of interest.
+        if known.live() > 0 || fleet.ward(id).is_some() {
+            sums.entry((&known.pool, &known.name)).or_default();
         }
-        let sum = sums.entry((&known.pool, &known.name)).or_default();
+    }
+    for (_, known) in fleet.registry.servers() {
+        let Some(sum) = sums.get_mut(&(&*known.pool, &*known.name)) else { continue };
         for cell in &known.cells {
             sum.core();
             cell.each(&mut |sample| sum.add(sample));
@@ -163,6 +182,9 @@ fn process(page: &mut Page) {
     page.put(&THREADS, &[], usage.threads as f64);
     page.put(&CPU, &[], usage.cpu_ticks as f64 / TICKS_PER_SECOND);
     page.put(&DESCRIPTORS, &[], usage.descriptors as f64);
+    if let Ok(limit) = file_limit() {
+        page.put(&MAX_DESCRIPTORS, &[], limit.soft as f64);
+    }
     for (core, count) in usage.core_descriptors {
         page.put(&CORE_DESCRIPTORS, &[("core", &core.to_string())], count as f64);
     }

@@ -12,6 +12,7 @@ mod host;
 pub mod logging;
 mod material;
 mod metrics;
+mod notify;
 mod page;
 pub mod ports;
 mod probe;
@@ -20,26 +21,27 @@ mod registry;
 mod reload;
 mod reports;
 mod settle;
+mod signals;
 mod watch;
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use crate::balance::health::Change;
 use crate::balance::{MemberState, ServerId};
-use crate::config::Loaded;
 use crate::config::plan::Plan;
 use crate::config::snapshot::{Order, Report, Snapshot};
+use crate::config::{self, Loaded};
 use crate::meter::{CoreCounters, ServerCounters};
 use crate::sys::listen::Sharing;
 use crate::sys::process::{SignalMask, restore_signals, wake};
@@ -50,7 +52,9 @@ use fleet::Fleet;
 use health::{Checked, Checks};
 use logging::Lines;
 use material::{Keys, Material};
+use probe::Fault;
 use publish::Publisher;
+use signals::{Asked, Signals, Told};
 use watch::Watch;
 
 pub use host::thread_name;
@@ -88,17 +92,18 @@ pub struct Link {
 }
 
 impl Birth {
-    /// Loads the files the plan names and makes the first snapshot.
+    /// Reads a configuration and the files it names, and makes the first snapshot.
     ///
     /// # Errors
-    /// Everything that is wrong with those files.
-    pub fn new(loaded: Loaded, sharing: Sharing) -> Result<Self, Vec<String>> {
+    /// Everything that is wrong with them.
+    pub fn new(file: &Path, sharing: Sharing) -> Result<Self, Vec<String>> {
         let mut keys = Keys::default();
-        let material = Material::make(&loaded.plan, &mut keys)?;
-        let mut warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
-        warnings.extend(material.warnings.iter().cloned());
-        let cores = loaded.plan.runtime.workers;
-        let mut fleet = Fleet::begin(loaded.plan, material, cores);
+        let loaded = config::load(file, keys.tickets()).map_err(|all| all.lines())?;
+        let Loaded { plan, warnings, contexts } = loaded;
+        let material = Material::make(&plan, contexts, &mut keys)?;
+        let warnings = warnings.iter().map(ToString::to_string).collect();
+        let cores = plan.runtime.workers;
+        let mut fleet = Fleet::begin(plan, material, cores);
         let first = fleet.snapshot();
         Ok(Self { fleet, keys, first, sharing, warnings })
     }
@@ -184,6 +189,10 @@ struct Control {
     checks: Checks,
     checks_good: u64,
     checks_bad: u64,
+    /// Checks that could not be made for want of something of ours.
+    checks_unmade: u64,
+    /// When that was last said.
+    unmade_said: Option<Instant>,
     /// What the last bad check of a server said, by id.
     check_faults: HashMap<ServerId, String>,
     /// When a server was last said not to be dialled.
@@ -198,6 +207,8 @@ struct Control {
     loaded: mpsc::Sender<reload::Outcome>,
     watch: Option<Watch>,
     key_log: Option<File>,
+    /// Who is told how far the process is.
+    manager: notify::Manager,
     admin: Option<SocketAddr>,
     asks: mpsc::Sender<Ask>,
 }
@@ -208,22 +219,6 @@ struct Inbox {
     checked: mpsc::Receiver<Checked>,
     changed: mpsc::Receiver<()>,
     loaded: mpsc::Receiver<reload::Outcome>,
-}
-
-struct Signals {
-    hangup: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
 }
 
 impl Control {
@@ -250,6 +245,8 @@ impl Control {
             checks: Checks::new(checked_in),
             checks_good: 0,
             checks_bad: 0,
+            checks_unmade: 0,
+            unmade_said: None,
             check_faults: HashMap::new(),
             dial_faults: HashMap::new(),
             changed_health: false,
@@ -261,6 +258,7 @@ impl Control {
             loaded: loaded_in,
             watch: None,
             key_log: None,
+            manager: notify::Manager::of_environment(),
             admin: None,
             asks: asks_in,
             links,
@@ -273,8 +271,11 @@ impl Control {
         restore_signals(mask).map_err(|e| format!("signals stay blocked: {e}"))?;
         self.open_admin().await?;
         self.checks.set(self.fleet.targets());
-        self.watch_files(watch::Prints::take(&self.files()));
+        let files = self.files();
+        let prints = watch::Prints::take(&files);
+        self.watch_files(files, prints);
         self.announce();
+        self.tell_ready();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -284,9 +285,7 @@ impl Control {
                 Some(checked) = inbox.checked.recv() => self.checked(&checked),
                 Some(()) = inbox.changed.recv() => self.reload("the file has changed"),
                 Some(outcome) = inbox.loaded.recv() => self.apply(outcome),
-                _ = signals.hangup.recv() => self.reload("SIGHUP"),
-                _ = signals.terminate.recv() => self.asked_to_end("SIGTERM"),
-                _ = signals.interrupt.recv() => self.asked_to_end("SIGINT"),
+                told = signals.next() => self.signalled(told),
             };
             let was_serving = self.phase.is_serving();
             if self.perform(step) {
@@ -334,6 +333,19 @@ impl Control {
             file = %plan.file.display(),
             "ready"
         );
+    }
+
+    /// Tells the service manager that we serve, and whether by the file as it is now.
+    fn tell_ready(&self) {
+        let (listeners, workers) = (self.fleet.plan.listeners.len(), self.links.len());
+        let status = match &self.reloads.last_error {
+            None => format!("serving {listeners} listener(s) with {workers} worker(s)"),
+            Some((_, mistakes)) => format!(
+                "serving by the configuration of before: the last one was refused, {} mistake(s)",
+                mistakes.len()
+            ),
+        };
+        self.manager.ready(&status);
     }
 
     /// Time since control began; what balance counts in.
@@ -414,6 +426,11 @@ impl Control {
                 self.checks_good += 1;
                 self.check_faults.remove(&id);
             }
+            // Neither good nor bad: the server was not asked, and its pipes have done nothing.
+            Err(Fault::Ours(fault)) => {
+                self.tell_unmade(id, fault);
+                return Step::Wait;
+            }
             Err(fault) => {
                 self.checks_bad += 1;
                 self.check_faults.insert(id, fault.to_string());
@@ -425,6 +442,18 @@ impl Control {
             self.tell_change(&change);
         }
         Step::Wait
+    }
+
+    /// Says why a check could not be made. Whatever is short is so for many servers at once.
+    fn tell_unmade(&mut self, id: ServerId, fault: &io::Error) {
+        self.checks_unmade += 1;
+        if self.unmade_said.is_some_and(|said| said.elapsed() < reports::SAY_AGAIN) {
+            return;
+        }
+        self.unmade_said = Some(Instant::now());
+        let known = self.fleet.registry.known(id);
+        let (pool, server) = (&*known.pool, &*known.name);
+        tracing::warn!(pool, server, %fault, "a check could not be made; servers stay as they are");
     }
 
     /// Says that a server is in another state, and ends its pipes if the file says so.
@@ -452,12 +481,26 @@ impl Control {
         Terms { delay: runtime.drain_delay, timeout: runtime.drain_timeout }
     }
 
-    fn asked_to_end(&mut self, signal: &str) -> Step {
+    fn signalled(&mut self, told: Told) -> Step {
+        match told {
+            Told::Reload => self.reload("SIGHUP"),
+            Told::End(asked) => self.asked_to_end(asked),
+            Told::Nothing(signal) => {
+                tracing::warn!(signal, "a signal that changes nothing here");
+                Step::Wait
+            }
+        }
+    }
+
+    fn asked_to_end(&mut self, asked: Asked) -> Step {
         let mut terms = self.terms();
-        if signal == "SIGINT" {
+        if asked.is_hasty() {
             terms.delay = Duration::ZERO;
         }
-        tracing::info!(signal, phase = self.phase.name(), "asked to end");
+        if self.phase.is_serving() {
+            self.manager.stopping();
+        }
+        tracing::info!(signal = asked.name(), phase = self.phase.name(), "asked to end");
         let step = self.phase.asked(Instant::now(), terms);
         if matches!(self.phase, Phase::Leaving { .. }) {
             self.order_all(&Order::Leaving);

@@ -1,6 +1,6 @@
 //! Whether the addresses of a plan are ours to listen on, asked before any core is told to. The
 //! cores share every address by SO_REUSEPORT, and so the kernel would share it with another
-//! standpipe as well: half of the clients would meet a configuration nobody was thinking of.
+//! standpipe as well: half of the clients would meet that one's configuration.
 
 use std::net::SocketAddr;
 use std::thread;

@@ -20,11 +20,8 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use crate::config::plan::{Health, SendProxy, ServerAddress};
-use crate::sys::socket::has_met_itself;
-
-/// What a server that expects a PROXY header is told when nobody is behind the connection.
-const PROXY_V1_UNKNOWN: &[u8] = b"PROXY UNKNOWN\r\n";
-const PROXY_V2_LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+use crate::proto::preface;
+use crate::sys::socket::{has_met_itself, leave_port_to_connect};
 
 /// Everything one check needs; a reload that changes any of it starts the checks anew.
 #[derive(Debug, Clone)]
@@ -56,6 +53,8 @@ impl PartialEq for Target {
 /// Why a check was not good.
 #[derive(Debug)]
 pub enum Fault {
+    /// We had no port, descriptor or memory left to check with, which says nothing of the server.
+    Ours(io::Error),
     Io(io::Error),
     Http(hyper::Error),
     Status(u16),
@@ -66,7 +65,7 @@ pub enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Io(error) => write!(f, "{error}"),
+            Fault::Ours(error) | Fault::Io(error) => write!(f, "{error}"),
             Fault::Http(error) => write!(f, "no HTTP answer: {error}"),
             Fault::Status(status) => write!(f, "answered {status}"),
             Fault::Late(limit) => write!(f, "no answer within {limit:?}"),
@@ -76,7 +75,17 @@ impl fmt::Display for Fault {
 
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
-        Fault::Io(error)
+        match error.raw_os_error() {
+            Some(
+                libc::EADDRNOTAVAIL
+                | libc::EADDRINUSE
+                | libc::EMFILE
+                | libc::ENFILE
+                | libc::ENOBUFS
+                | libc::ENOMEM,
+            ) => Fault::Ours(error),
+            _ => Fault::Io(error),
+        }
     }
 }
 
@@ -105,14 +114,19 @@ async fn attempt(target: &Target) -> Result<(), Fault> {
     }
 }
 
-async fn dial(address: std::net::SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+async fn dial(address: std::net::SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, Fault> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     if let Some(source) = source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
+        leave_port_to_connect(socket.as_raw_fd())?;
         socket.bind((source, 0).into())?;
     }
-    let stream = socket.connect(address).await?;
+    let stream = socket.connect(address).await.map_err(|error| match error.raw_os_error() {
+        // (From a Unix socket it would mean that the server's own queue is full.)
+        Some(libc::EAGAIN) => Fault::Ours(error),
+        _ => Fault::from(error),
+    })?;
     if has_met_itself(stream.as_raw_fd(), address) {
-        return Err(io::ErrorKind::ConnectionRefused.into());
+        return Err(Fault::Io(io::ErrorKind::ConnectionRefused.into()));
     }
     Ok(stream)
 }
@@ -125,11 +139,14 @@ async fn ask<S>(target: &Target, mut stream: S) -> Result<(), Fault>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    // A server that expects a PROXY header is told that no client is behind the connection.
+    let mut preface = Vec::new();
     match target.send_proxy {
-        Some(SendProxy::V1) => stream.write_all(PROXY_V1_UNKNOWN).await?,
-        Some(SendProxy::V2) => stream.write_all(PROXY_V2_LOCAL).await?,
+        Some(SendProxy::V1) => preface::encode_v1_unknown(&mut preface),
+        Some(SendProxy::V2) => preface::encode_v2_local(&mut preface),
         None => {}
     }
+    stream.write_all(&preface).await?;
     let Some(path) = &target.health.http else { return Ok(()) };
     match &target.tls {
         None => get(stream, &target.host, path).await,
@@ -206,6 +223,33 @@ mod tests {
         check(&target(address, None)).await.unwrap();
         drop(listener);
         assert!(matches!(check(&target(address, None)).await, Err(Fault::Io(_))));
+    }
+
+    #[tokio::test]
+    async fn a_check_comes_from_the_pools_source() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let source: IpAddr = [127, 0, 0, 2].into();
+        let mut target = target(listener.local_addr().unwrap(), None);
+        target.source = Some(source);
+        let (checked, accepted) = tokio::join!(check(&target), listener.accept());
+        checked.unwrap();
+        assert_eq!(accepted.unwrap().1.ip(), source);
+    }
+
+    #[tokio::test]
+    async fn what_we_ran_out_of_is_told_from_what_the_server_did() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut target = target(listener.local_addr().unwrap(), None);
+        // No address of this machine (RFC 5737): bind answers EADDRNOTAVAIL.
+        target.source = Some([192, 0, 2, 1].into());
+        assert!(matches!(check(&target).await, Err(Fault::Ours(_))));
+        let fault = |number| Fault::from(io::Error::from_raw_os_error(number));
+        for ours in [libc::EADDRINUSE, libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
+            assert!(matches!(fault(ours), Fault::Ours(_)), "{ours}");
+        }
+        for theirs in [libc::ECONNREFUSED, libc::ECONNRESET, libc::EHOSTUNREACH, libc::ENOENT] {
+            assert!(matches!(fault(theirs), Fault::Io(_)), "{theirs}");
+        }
     }
 
     #[tokio::test]

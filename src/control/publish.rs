@@ -14,13 +14,16 @@ use super::registry::Registry;
 #[derive(Debug)]
 pub struct Publisher {
     cores: usize,
+    /// How often a publish was computed, sent or not.
+    ticks: u64,
     last: Arc<Loads>,
     lenders: HashMap<ServerId, Lender>,
 }
 
 impl Publisher {
     pub fn new(cores: usize) -> Self {
-        Self { cores, last: Arc::new(Loads::new(0, cores)), lenders: HashMap::new() }
+        let last = Arc::new(Loads::new(0, cores));
+        Self { cores, ticks: 0, last, lenders: HashMap::new() }
     }
 
     /// The next publish, if it differs from the last. `maxima` has every server's
@@ -34,6 +37,7 @@ impl Publisher {
         // Before the counts: a core that shows a version has counted all it did before it.
         let heard: Vec<u64> = cores.iter().map(|core| core.loads_heard.get()).collect();
         let version = self.last.version + 1;
+        self.ticks += 1;
         let mut loads = Loads::new(version, self.cores);
         let mut lenders = HashMap::new();
         let mut row = vec![Load::default(); self.cores];
@@ -46,7 +50,7 @@ impl Publisher {
                 let mut lender = self.lender(id, max);
                 let seen = heard.iter().zip(&row);
                 let seen = seen.map(|(heard, load)| Seen { heard: *heard, live: load.live });
-                let quotas = lender.publish(version, &seen.collect::<Vec<_>>());
+                let quotas = lender.publish(version, self.ticks, &seen.collect::<Vec<_>>());
                 row.iter_mut().zip(quotas).for_each(|(load, quota)| load.quota = quota);
                 lenders.insert(id, lender);
             }
@@ -93,6 +97,32 @@ mod tests {
         assert!(publisher.publish(&cores, &registry, &[0]).is_none());
         registry.known(id).cells[1].live.sub(1);
         assert_eq!(publisher.publish(&cores, &registry, &[0]).unwrap().total(id), 6);
+    }
+
+    #[test]
+    fn a_single_slot_goes_round_though_nothing_happens() {
+        let (registry, id) = registry();
+        let cores: [Arc<CoreCounters>; 2] = [Arc::default(), Arc::default()];
+        let mut publisher = Publisher::new(2);
+        let mut had = [0; 2];
+        for _ in 0..40 {
+            if let Some(loads) = publisher.publish(&cores, &registry, &[1]) {
+                cores.iter().for_each(|core| core.loads_heard.set(loads.version));
+            }
+            let quotas = [0, 1].map(|core| publisher.last.of(id, core).quota);
+            assert!(quotas.iter().sum::<u32>() <= 1, "{quotas:?}");
+            had.iter_mut().zip(quotas).for_each(|(had, quota)| *had += quota);
+        }
+        assert!(had.iter().all(|ticks| *ticks >= 10), "{had:?} of 40 ticks");
+    }
+
+    #[test]
+    fn odd_ones_are_not_told_of_where_nobody_is_in_want() {
+        let (registry, _) = registry();
+        let cores: [Arc<CoreCounters>; 2] = [Arc::default(), Arc::default()];
+        let mut publisher = Publisher::new(2);
+        let publishes = (0..40).filter_map(|_| publisher.publish(&cores, &registry, &[101]));
+        assert_eq!(publishes.count(), 1);
     }
 
     #[test]

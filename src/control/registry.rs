@@ -1,4 +1,4 @@
-//! Who is who: identities and counter cells that outlive every reload. A server keeps its number
+//! Identities of servers, and counter cells, that outlive every reload. A server keeps its number
 //! and its counts for as long as the process lives, whatever the file says in between.
 
 use std::collections::HashMap;
@@ -77,8 +77,8 @@ impl Registry {
         id
     }
 
-    /// A core has died, and with it all it carried: nobody else will count that off. Its thread
-    /// must have ended, for cells have one writer.
+    /// A core has died, and its connections with it: they are counted off here, since the core
+    /// will not do it. Its thread must have ended, for cells have one writer.
     pub fn bury(&self, core: usize) {
         self.servers.iter().for_each(|known| known.cells[core].bury());
         self.listeners.iter().for_each(|(_, cells)| cells[core].bury());

@@ -1,12 +1,16 @@
 //! Reading the file again: loaded and proven apart from control's own loop, then fitted onto what
 //! runs, then told to the cores as one snapshot. A bad file changes nothing.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::config::plan::{Plan, Sticky};
-use crate::config::{self, Loaded, Problems};
+use crate::config::{self, Host, Loaded, System};
 use crate::sys::listen::Sharing;
 
 use super::Control;
@@ -36,7 +40,7 @@ pub struct Reloads {
 pub struct Outcome {
     why: &'static str,
     read_at: SystemTime,
-    /// How the files looked before they were read.
+    /// How the files in force, and those the new one names, looked before they were read.
     prints: Prints,
     result: Result<(Loaded, Material), Vec<String>>,
     keys: Keys,
@@ -53,6 +57,7 @@ impl Control {
             return Step::Wait;
         }
         self.reloads.under_way = true;
+        self.manager.reloading();
         let running = self.fleet.plan.clone();
         let files = self.files();
         let mut keys = self.keys.clone();
@@ -60,8 +65,9 @@ impl Control {
         let reply = self.loaded.clone();
         tokio::task::spawn_blocking(move || {
             let read_at = SystemTime::now();
-            let prints = Prints::take(&files);
-            let result = load(&running, &mut keys, sharing);
+            let looking = Looking(RefCell::new(Prints::take(&files)));
+            let result = guarded(|| load(&running, &mut keys, sharing, &looking));
+            let prints = looking.0.into_inner();
             let _ = reply.blocking_send(Outcome { why, read_at, prints, result, keys });
         });
         Step::Wait
@@ -73,13 +79,22 @@ impl Control {
         let Outcome { why, read_at, prints, result, keys } = outcome;
         self.reloads.last_read = Some(read_at);
         match result {
-            Err(mistakes) => self.refuse(why, mistakes),
+            Err(mistakes) => {
+                self.refuse(why, mistakes);
+                // What it named may be what is wrong with it, or missing as yet.
+                let mut files = self.files();
+                files.extend(prints.files().cloned());
+                self.watch_files(files, prints);
+            }
             Ok((loaded, material)) => {
                 self.keys = keys;
                 self.reloads.last_error = None;
                 self.go_over(why, loaded, material);
-                self.watch_files(prints);
+                self.watch_files(self.files(), prints);
             }
+        }
+        if self.phase.is_serving() {
+            self.tell_ready();
         }
         if std::mem::take(&mut self.reloads.again) {
             return self.reload("asked for while another was under way");
@@ -102,7 +117,7 @@ impl Control {
             tracing::warn!("{warning}");
         }
         let settled = settle(loaded.plan, &self.fleet.plan);
-        for warning in settled.warnings.iter().chain(&material.warnings) {
+        for warning in &settled.warnings {
             tracing::warn!("{warning}");
         }
         let touched = Touched::of(&settled);
@@ -148,14 +163,21 @@ impl Control {
         files_of(&self.fleet.plan)
     }
 
-    pub(super) fn watch_files(&mut self, before: Prints) {
-        match Watch::start(self.files(), before, self.changed.clone()) {
-            Ok(watch) => self.watch = Some(watch),
-            Err(error) => {
-                tracing::warn!(%error, "changes of the file are not noticed; SIGHUP reloads it");
-            }
+    pub(super) fn watch_files(&mut self, files: BTreeSet<PathBuf>, before: Prints) {
+        let watch = Watch::start(files, before, self.changed.clone());
+        if let Some(error) = &watch.deaf {
+            tracing::warn!(%error, "changes of files are noticed some seconds late");
         }
+        self.watch = Some(watch);
     }
+}
+
+/// A panic while a file is read refuses it. (Control would wait for the outcome for ever, and no
+/// reload begins before.) What was half read is dropped; the panic's own line says where it was.
+fn guarded<T>(load: impl FnOnce() -> Result<T, Vec<String>>) -> Result<T, Vec<String>> {
+    panic::catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| {
+        Err(vec!["a mistake of ours: reading the file panicked; please report the line".to_owned()])
+    })
 }
 
 /// Everything that can be wrong with a file is found here, before anything changes.
@@ -163,18 +185,51 @@ fn load(
     running: &Plan,
     keys: &mut Keys,
     sharing: Sharing,
+    looking: &Looking,
 ) -> Result<(Loaded, Material), Vec<String>> {
-    let loaded = config::load(&running.file).map_err(|Problems(problems)| {
-        problems.iter().map(ToString::to_string).collect::<Vec<_>>()
-    })?;
+    let mut loaded = config::load_on(&running.file, keys.tickets(), looking)
+        .map_err(|problems| problems.lines())?;
     let mut mistakes = ports::for_reload(&loaded.plan, running, sharing);
-    match Material::make(&loaded.plan, keys) {
+    let contexts = std::mem::take(&mut loaded.contexts);
+    match Material::make(&loaded.plan, contexts, keys) {
         Ok(material) if mistakes.is_empty() => Ok((loaded, material)),
         Ok(_) => Err(mistakes),
         Err(more) => {
             mistakes.extend(more);
             Err(mistakes)
         }
+    }
+}
+
+/// This machine, with how every file looked before it was first read: also of a configuration that
+/// is refused, so that the missing one is noticed when it comes.
+struct Looking(RefCell<Prints>);
+
+impl Host for Looking {
+    fn readable(&self, path: &Path) -> io::Result<()> {
+        self.0.borrow_mut().look(path);
+        System.readable(path)
+    }
+
+    fn is_exposed(&self, path: &Path) -> bool {
+        System.is_exposed(path)
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.0.borrow_mut().look(path);
+        System.read(path)
+    }
+
+    fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        System.resolve(name, port)
+    }
+
+    fn has_address(&self, address: SocketAddr) -> bool {
+        System.has_address(address)
+    }
+
+    fn processors(&self) -> usize {
+        System.processors()
     }
 }
 
@@ -214,4 +269,17 @@ fn files_of(plan: &Plan) -> BTreeSet<PathBuf> {
         }
     }
     files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_refuses_the_file_and_says_so() {
+        let mistakes = guarded::<()>(|| panic!("on purpose")).unwrap_err();
+        assert!(mistakes[0].contains("panicked"), "{mistakes:?}");
+        assert_eq!(guarded(|| Ok(7)), Ok(7));
+        assert!(guarded::<()>(|| Err(vec!["a mistake".to_owned()])).is_err());
+    }
 }

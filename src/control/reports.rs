@@ -20,8 +20,9 @@ const WITHIN: Duration = Duration::from_millis(50);
 /// The same at the end, when there is nothing else to do.
 const LAST_WITHIN: Duration = Duration::from_secs(1);
 
-/// How long a server that could not be dialled is not spoken of again, whatever comes between.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
+/// How long a server that could not be dialled is not spoken of again, whatever comes between; nor
+/// that checks cannot be made.
+pub(super) const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 impl Control {
     pub(super) fn take_reports(&mut self) {
@@ -66,7 +67,7 @@ impl Control {
         }
     }
 
-    /// What a dead core carried is carried by nobody.
+    /// A core has died: its connections are counted no more.
     fn bury(&mut self, core: usize) {
         self.lost[core] = true;
         self.fleet.registry.bury(core);
@@ -77,7 +78,7 @@ impl Control {
         counters.loads_heard.set(u64::MAX);
     }
 
-    /// Nobody is left to serve.
+    /// No core is left to serve.
     pub(super) fn all_lost(&self) -> bool {
         self.cores_lost() == self.links.len()
     }

@@ -1,4 +1,5 @@
-//! Notices that the configuration, or a file it names, has changed. It only says so; it reads
+//! Notices that the configuration, or a file it names, has changed: at once where the kernel tells
+//! of it (inotify), and by looking every few seconds where it does not. It only says so; it reads
 //! nothing but names, sizes and times.
 
 use std::collections::{BTreeSet, HashMap};
@@ -6,13 +7,18 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{ErrorKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// Editors and deployment tools write in several steps: a change counts once it has been quiet
 /// for this long.
 const QUIET: Duration = Duration::from_millis(200);
+
+/// How often files are looked at though nothing was heard. What happens behind a symbolic link,
+/// and to a folder that was made anew, is heard of by nobody.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
 
 /// What tells two states of a file apart without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,29 +26,45 @@ struct Print {
     inode: u64,
     bytes: u64,
     modified: (i64, i64),
+    /// Of what is not content: a file that could not be read and now can has changed too.
+    altered: (i64, i64),
 }
 
-/// How files looked at one moment; one that is absent has no entry.
+impl Print {
+    fn of(file: &Path) -> Option<Self> {
+        let data = std::fs::metadata(file).ok()?;
+        Some(Self {
+            inode: data.ino(),
+            bytes: data.len(),
+            modified: (data.mtime(), data.mtime_nsec()),
+            altered: (data.ctime(), data.ctime_nsec()),
+        })
+    }
+}
+
+/// How files looked when each was first looked at; `None` if one was absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Prints(HashMap<PathBuf, Print>);
+pub struct Prints(HashMap<PathBuf, Option<Print>>);
 
 impl Prints {
     pub fn take(files: &BTreeSet<PathBuf>) -> Self {
-        let print = |file: &PathBuf| {
-            let data = std::fs::metadata(file).ok()?;
-            let modified = (data.mtime(), data.mtime_nsec());
-            Some((file.clone(), Print { inode: data.ino(), bytes: data.len(), modified }))
-        };
-        Self(files.iter().filter_map(print).collect())
+        Self(files.iter().map(|file| (file.clone(), Print::of(file))).collect())
+    }
+
+    /// Adds one more file as it is now, unless it is known already.
+    pub fn look(&mut self, file: &Path) {
+        self.0.entry(file.to_owned()).or_insert_with(|| Print::of(file));
+    }
+
+    /// Every file that was looked at.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.0.keys()
     }
 
     /// The same files as before where they were known, the others as they are now.
     fn completed(mut self, files: &BTreeSet<PathBuf>) -> Self {
-        let now = Self::take(files);
         self.0.retain(|file, _| files.contains(file));
-        for (file, print) in now.0 {
-            self.0.entry(file).or_insert(print);
-        }
+        files.iter().for_each(|file| self.look(file));
         self
     }
 }
@@ -51,29 +73,23 @@ impl Prints {
 #[derive(Debug)]
 pub struct Watch {
     task: JoinHandle<()>,
+    /// Why changes are found by looking only, if so: a host may have no inotify instance left.
+    pub deaf: Option<notify::Error>,
 }
 
 impl Watch {
-    /// Sends `()` whenever one of `files` no longer looks as in `before`. A host without a free
-    /// inotify instance gives an error; everything else works without watching.
-    pub fn start(
-        files: BTreeSet<PathBuf>,
-        before: Prints,
-        changed: mpsc::Sender<()>,
-    ) -> notify::Result<Self> {
+    /// Sends `()` whenever one of `files` no longer looks as in `before`.
+    pub fn start(files: BTreeSet<PathBuf>, before: Prints, changed: mpsc::Sender<()>) -> Self {
         let (events, mut heard) = mpsc::unbounded_channel();
-        let mut watcher: RecommendedWatcher =
-            notify::recommended_watcher(move |_: notify::Result<notify::Event>| {
-                let _ = events.send(());
-            })?;
-        // Folders rather than files: a file that is replaced by renaming is another file.
-        let folders: BTreeSet<&Path> = files.iter().filter_map(|file| folder(file)).collect();
-        for folder in folders {
-            watcher.watch(folder, RecursiveMode::NonRecursive)?;
-        }
+        let (watcher, deaf) = listen(&files, events.clone());
         let mut seen = before.completed(&files);
         let task = tokio::spawn(async move {
             let _watcher = watcher;
+            // Without a watcher nothing is heard; it is not over for that.
+            let _events = events;
+            if Prints::take(&files) != seen {
+                settled(&files).await;
+            }
             loop {
                 let now = Prints::take(&files);
                 if now != seen {
@@ -82,15 +98,15 @@ impl Watch {
                         return;
                     }
                 }
-                if heard.recv().await.is_none() {
-                    return;
-                }
+                while timeout(LOOK_EVERY, heard.recv()).await.is_err()
+                    && Prints::take(&files) == seen
+                {}
                 settled(&files).await;
                 // (Other files of the folder may be written all the time.)
                 while heard.try_recv().is_ok() {}
             }
         });
-        Ok(Self { task })
+        Self { task, deaf }
     }
 }
 
@@ -98,6 +114,32 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// Hears of what happens in the files' folders, as long as the watcher lives; and why some of it is
+/// not heard of.
+fn listen(
+    files: &BTreeSet<PathBuf>,
+    events: mpsc::UnboundedSender<()>,
+) -> (Option<RecommendedWatcher>, Option<notify::Error>) {
+    let tell = move |_: notify::Result<notify::Event>| {
+        let _ = events.send(());
+    };
+    let mut watcher = match notify::recommended_watcher(tell) {
+        Ok(watcher) => watcher,
+        Err(error) => return (None, Some(error)),
+    };
+    let mut deaf = None;
+    // Folders rather than files: a file that is replaced by renaming is another file.
+    let folders: BTreeSet<&Path> = files.iter().filter_map(|file| folder(file)).collect();
+    for folder in folders {
+        match watcher.watch(folder, RecursiveMode::NonRecursive) {
+            // A file that is missing with its folder was told of by whoever wanted to read it.
+            Err(error) if !matches!(error.kind, ErrorKind::PathNotFound) => deaf = Some(error),
+            _ => {}
+        }
+    }
+    (Some(watcher), deaf)
 }
 
 /// Waits until the files look alike for as long as a change has to be quiet.
@@ -133,7 +175,7 @@ mod tests {
         std::fs::write(&file, "a").unwrap();
         let files = BTreeSet::from([file.clone()]);
         let (sender, mut changes) = mpsc::channel(4);
-        let _watch = Watch::start(files.clone(), Prints::take(&files), sender).unwrap();
+        let _watch = Watch::start(files.clone(), Prints::take(&files), sender);
 
         std::fs::read(&file).unwrap();
         std::fs::write(folder.path().join("other"), "x").unwrap();
@@ -152,7 +194,7 @@ mod tests {
         std::fs::write(&file, "a").unwrap();
         let files = BTreeSet::from([file.clone()]);
         let (sender, mut changes) = mpsc::channel(4);
-        let _watch = Watch::start(files.clone(), Prints::take(&files), sender).unwrap();
+        let _watch = Watch::start(files.clone(), Prints::take(&files), sender);
         let log = folder.path().join("edge.log");
         let busy = tokio::spawn(async move {
             for line in 0.. {
@@ -167,6 +209,58 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_link_that_points_elsewhere_is_a_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        for release in ["1", "2"] {
+            std::fs::create_dir(place(release)).unwrap();
+            std::fs::write(place(release).join("edge.toml"), release).unwrap();
+        }
+        std::os::unix::fs::symlink("1", place("current")).unwrap();
+        let files = BTreeSet::from([place("current").join("edge.toml")]);
+        let (sender, mut changes) = mpsc::channel(4);
+        let _watch = Watch::start(files.clone(), Prints::take(&files), sender);
+        std::os::unix::fs::symlink("2", place("next")).unwrap();
+        std::fs::rename(place("next"), place("current")).unwrap();
+        assert!(told(&mut changes, LOOK_EVERY * 3).await);
+        // The folder that is heard of is still the first one.
+        std::fs::write(place("2").join("edge.toml"), "longer").unwrap();
+        assert!(told(&mut changes, LOOK_EVERY * 3).await);
+        assert!(!told(&mut changes, LOOK_EVERY * 2).await);
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_was_made_anew_is_watched_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("conf");
+        let file = inner.join("edge.toml");
+        std::fs::create_dir(&inner).unwrap();
+        std::fs::write(&file, "a").unwrap();
+        let files = BTreeSet::from([file.clone()]);
+        let (sender, mut changes) = mpsc::channel(4);
+        let _watch = Watch::start(files.clone(), Prints::take(&files), sender);
+        std::fs::remove_dir_all(&inner).unwrap();
+        assert!(told(&mut changes, LOOK_EVERY * 3).await);
+        std::fs::create_dir(&inner).unwrap();
+        std::fs::write(&file, "a").unwrap();
+        assert!(told(&mut changes, LOOK_EVERY * 3).await);
+    }
+
+    #[tokio::test]
+    async fn a_file_of_a_folder_that_is_not_there_yet_is_noticed_when_it_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("tls");
+        let file = inner.join("cert.pem");
+        let files = BTreeSet::from([file.clone()]);
+        let (sender, mut changes) = mpsc::channel(4);
+        let watch = Watch::start(files.clone(), Prints::take(&files), sender);
+        assert!(watch.deaf.is_none(), "{:?}", watch.deaf);
+        std::fs::create_dir(&inner).unwrap();
+        std::fs::write(&file, "a").unwrap();
+        assert!(told(&mut changes, LOOK_EVERY * 3).await);
+    }
+
+    #[tokio::test]
     async fn a_change_from_before_the_watch_began_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("edge.toml");
@@ -175,7 +269,7 @@ mod tests {
         let before = Prints::take(&files);
         std::fs::write(&file, "longer").unwrap();
         let (sender, mut changes) = mpsc::channel(4);
-        let _watch = Watch::start(files, before, sender).unwrap();
+        let _watch = Watch::start(files, before, sender);
         assert!(told(&mut changes, Duration::from_secs(5)).await);
     }
 }

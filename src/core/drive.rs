@@ -15,8 +15,12 @@ use crate::sys::ring::POLL_IN;
 use super::wire::token::{Kind, Token};
 use super::{Core, Mode};
 
-/// Polls of tasks between two of ours after which the runtime's queue is surely empty: with one
-/// task beside the companion it runs five before it looks at us.
+/// If at most this many young tasks ran since our last poll, the runtime's queue was drained:
+/// monoio 0.2.4 runs tasks until its queue is empty, but at most 2n + 1 of them where n stood in
+/// the queue at the start, and then polls the main future, which is us (`block_on` in its
+/// runtime.rs). The companion is always in that queue and runs once. Where a young task runs, n is
+/// 2 or more, so the bound is five or more, and at least four of those are young. After three or
+/// fewer it was not the bound that ended the round.
 const SURELY_DRAINED: u64 = 3;
 
 /// What the driver remembers between polls.
@@ -75,8 +79,8 @@ impl Companion {
 
 impl Driver {
     fn poll(&mut self, core: &Rc<Core>) -> Poll<std::io::Result<()>> {
-        // The runtime runs all that is ready before it polls us, up to a bound. Where more tasks
-        // ran than stay below it for certain, there may be some left, and we may not sleep.
+        // The runtime runs all tasks that are ready before it polls us, up to a bound. If so many
+        // ran that the bound may have been reached, some may be left, and we must not sleep.
         let ran = core.polls.get() - self.polls;
         self.polls = core.polls.get();
         let quiet = ran <= SURELY_DRAINED;
@@ -85,7 +89,11 @@ impl Driver {
                 return Poll::Ready(Err(error));
             }
             if core.mode.get() != Mode::Serving && core.is_over() {
-                return Poll::Ready(Ok(()));
+                // What others passed on before they saw that this core serves no more is here now.
+                core.take_all_handed();
+                if core.is_over() {
+                    return Poll::Ready(Ok(()));
+                }
             }
             if core.stirred.replace(false) || !quiet || !self.armed {
                 return Poll::Pending;
@@ -109,7 +117,7 @@ impl Driver {
         for event in &foreign {
             match event.token.kind {
                 Kind::Runtime => self.armed = false,
-                Kind::Young => core.is_ready(event.token, event.result),
+                Kind::Young => core.poll_completed(event.token, event.result),
                 Kind::Accepted => core.accepted(event),
                 Kind::Woken => core.take_orders(),
                 Kind::Handed => core.take_handed(event.token.slot as usize),

@@ -1,5 +1,5 @@
-//! Connections that another core has more room for. SO_REUSEPORT spreads by chance; a long-lived
-//! fleet keeps what chance gave it, so skew is corrected when a connection comes in.
+//! Connections that another core has more room for. SO_REUSEPORT spreads them by chance, and
+//! long-lived ones stay where chance put them, so skew is corrected when a connection comes in.
 
 use std::io;
 use std::rc::Rc;
@@ -34,7 +34,8 @@ impl Core {
                 cores += 1;
                 carried += core.live.get() + core.young.get();
             }
-            // Of those that serve no more, too: what was passed to them was taken by them.
+            // Cores that no longer serve are summed too: else what was passed to them, and taken by
+            // them, would count as on its way for ever.
             passed += core.handed_over.get();
             taken += core.taken_over.get();
         }
@@ -61,7 +62,7 @@ impl Core {
         let lost = |cause| self.counters.endings.count(Ending::proxy(Stage::Accept, cause));
         loop {
             match descriptors::take(over) {
-                // Others had the same thought.
+                // Several cores may have passed their connections to us at once.
                 Ok((fd, _)) if self.load() >= self.room => {
                     drop(Owned::new(fd));
                     lost(Cause::NoRoom);
@@ -70,7 +71,7 @@ impl Core {
                     let client = Owned::new(fd);
                     match self.listener_of(note) {
                         Some(name) => self.welcome(&name, client),
-                        // Its listener left the file while it was on its way.
+                        // A reload removed its listener while the connection was on its way.
                         None => lost(Cause::NoRoute),
                     }
                 }
@@ -79,11 +80,19 @@ impl Core {
                 }
                 Err(_) => break,
             }
-            // Not before it is counted here: it is on its way, or somewhere.
+            // Only now that this core's own counts include it (or it has ended): until here other
+            // cores see it as on its way, so that no moment exists at which it counts nowhere.
             self.counters.taken_over.inc();
         }
         let token = Token::of(Kind::Handed, from as u32).pack();
         self.wire.borrow_mut().ring.poll(over, POLL_IN, token);
+    }
+
+    /// Takes whatever any core has passed to this one.
+    pub(super) fn take_all_handed(self: &Rc<Self>) {
+        for from in (0..self.seed.handoff.len()).filter(|from| *from != self.index) {
+            self.take_handed(from);
+        }
     }
 
     /// The other cores that serve, with what they carry and what is on its way to them.
@@ -91,7 +100,8 @@ impl Core {
         let all = self.seed.all_counters.iter().enumerate();
         let others = all.filter(|(core, it)| *core != self.index && it.serving.get() == 1);
         others.map(|(core, counters)| {
-            // First what is on its way: what arrives in between is counted twice rather than not.
+            // What is on its way is read first: a connection that arrives between the two reads is
+            // counted twice rather than not at all.
             let coming = self.seed.passing.toward(core, counters.taken_over.get());
             (core, counters.live.get() + counters.young.get() + coming)
         })
@@ -104,8 +114,8 @@ impl Core {
     }
 }
 
-/// Who of `others` takes a connection of a core that carries `own` of `room`: the emptiest, if it
-/// has room, and less to carry unless there is no other way.
+/// Which of the `others` takes a connection of a core that carries `own` of at most `room`: the one
+/// that carries least, if it has room and carries less than `own`, or this core is full.
 fn emptiest(others: impl Iterator<Item = (usize, u64)>, own: u64, room: u64) -> Option<usize> {
     let (core, load) = others.min_by_key(|(_, load)| *load)?;
     (load < room && (load < own || own >= room)).then_some(core)

@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::balance::Ledger;
 use crate::config::snapshot::{CoreSeed, Report};
@@ -32,11 +32,11 @@ pub fn run(seed: CoreSeed) {
         Ok(()) => Report::Gone { core: index },
         Err(reason) => Report::Failed { core: index, reason },
     };
-    // Nobody is left to tell if control has gone.
+    // If control has gone, there is nothing left to tell it to.
     let _ = reports.send(last);
 }
 
-/// However the thread ends, by a fault of ours as well: nobody passes it connections any more.
+/// However the thread ends, by a fault of ours as well: no other core passes it connections.
 struct End(Arc<CoreCounters>);
 
 impl Drop for End {
@@ -46,6 +46,9 @@ impl Drop for End {
 }
 
 fn start(seed: CoreSeed, own_table: bool) -> Result<(), String> {
+    // Where the table is shared, the next ring to appear in it could be another core's.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let before = descriptors::rings();
     let mut builder = io_uring_06::IoUring::builder();
     builder.setup_coop_taskrun();
@@ -59,8 +62,9 @@ fn start(seed: CoreSeed, own_table: bool) -> Result<(), String> {
     let counters = Arc::clone(&seed.counters);
     let wire = Wire::new(Arc::clone(&counters))
         .map_err(|e| format!("cannot build the wire's io_uring: {e}"))?;
-    let tables = if own_table { 1 } else { seed.cores as u64 };
-    let limit = host::descriptor_limit() / tables;
+    drop(alone);
+    let room = host::core_room(host::descriptor_limit(), seed.cores, own_table);
+    counters.room.set(room);
     let core = Rc::new(Core {
         index: seed.core,
         counters,
@@ -77,8 +81,9 @@ fn start(seed: CoreSeed, own_table: bool) -> Result<(), String> {
         mode: Cell::new(Mode::Serving),
         polls: Cell::new(0),
         stirred: Cell::new(false),
+        second: Cell::new(0),
         next_id: Cell::new(seed.core as u64),
-        room: limit.saturating_sub(host::CORE_DESCRIPTORS) / 2,
+        room,
         seed,
     });
     runtime.block_on(async {

@@ -10,13 +10,16 @@ use std::time::Instant;
 
 use crate::meter::{Cause, Ending, Refusal, Stage};
 use crate::sys::descriptors::{self, Reserve};
-use crate::sys::listen::{listen, refusal};
+use crate::sys::listen::{BACKLOG, listen, refusal};
 use crate::sys::socket::{self, Owned, TcpOptions};
 
 use super::Core;
 use super::wire::Foreign;
 use super::wire::token::{Kind, Token};
 use super::young::{self, Accepted};
+
+/// Connections shed before live ones have their turn again; the rest follows with the next tick.
+const SHED_AT_ONCE: usize = 1024;
 
 /// One listening socket.
 #[derive(Debug)]
@@ -54,7 +57,7 @@ impl Listening {
 pub struct Listeners {
     slots: Vec<Option<Listening>>,
     reserve: Option<Reserve>,
-    /// The end is near: nobody is kept back any more.
+    /// The process will end: silent connections are no longer kept back in the kernel.
     leaving: bool,
 }
 
@@ -120,8 +123,8 @@ impl Core {
         trouble.map_or(Ok(()), Err)
     }
 
-    /// The listeners will be closed soon: whoever has connected and said nothing is taken while
-    /// there is time for it.
+    /// The listeners will be closed soon: clients that have connected and said nothing yet are
+    /// accepted while there is time for it.
     pub(super) fn take_the_silent(&self) {
         let mut listeners = self.listeners.borrow_mut();
         listeners.leaving = true;
@@ -145,8 +148,9 @@ impl Core {
                 }
                 _ => continue,
             };
-            // Who has connected is served: its handshake is done, and a close would reset it.
-            while let Ok(client) = descriptors::accept(fd) {
+            // Clients in the queue are served: their handshake is done, a close would reset them.
+            for _ in 0..BACKLOG {
+                let Ok(client) = descriptors::accept(fd) else { break };
                 self.arrived(slot, Owned::new(client));
             }
             socket::end(fd);
@@ -218,9 +222,9 @@ impl Core {
     }
 
     /// No descriptor is left: with the reserved one, queued connections are handed to a core with
-    /// room or closed at once. Nobody waits in the backlog.
+    /// room or closed at once. No client waits in the backlog.
     fn shed(self: &Rc<Self>, slot: usize) {
-        loop {
+        for _ in 0..SHED_AT_ONCE {
             let mut listeners = self.listeners.borrow_mut();
             let Some(Some(listening)) = listeners.slots.get(slot) else { return };
             let (fd, name) = (listening.fd, Arc::clone(&listening.name));

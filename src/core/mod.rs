@@ -1,6 +1,6 @@
 //! One pinned core: its thread, its descriptor table, its two rings, and the life of a connection.
 //!
-//! accept ► front ► (head ► route) ► pick ► dial ► (upgrade) ► wire ► ending ► meter
+//! accept ► front ► (tls) ► (head ► route) ► pick ► dial ► (upgrade) ► wire ► ending ► meter
 //!
 //! The young life is an async function on the runtime ([`young::live`]); the long life is an entry
 //! in the [`wire`]. Nothing here is shared with another core but counters that each core alone
@@ -16,6 +16,7 @@ pub mod wire;
 pub mod young;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use std::time::Duration;
 use crate::balance::{Ledger, ServerId};
 use crate::config::plan::LogConnections;
 use crate::config::snapshot::{CoreSeed, LogEvent, LogLine, Report, Snapshot};
-use crate::meter::{CoreCounters, Ending, ServerCounters, Stage, Ticket};
+use crate::meter::{Cause, CoreCounters, Ending, ServerCounters, Side, Stage, Ticket};
 
 pub use host::run;
 use ready::{Deadlines, Readiness};
@@ -56,19 +57,21 @@ pub struct Core {
     table: RefCell<Table>,
     servers: RefCell<Vec<Option<Arc<ServerCounters>>>>,
     /// Servers whose last connect failed.
-    failed: RefCell<std::collections::HashSet<ServerId>>,
+    failed: RefCell<HashSet<ServerId>>,
     listeners: RefCell<listeners::Listeners>,
     readiness: RefCell<Readiness>,
     deadlines: RefCell<Deadlines>,
     /// Kept connections to HTTP servers.
     pub idle: RefCell<young::idle::Idle>,
-    /// Who may shake TLS hands.
+    /// Admits TLS handshakes.
     pub handshakes: young::tls::Gate,
     mode: Cell<Mode>,
     /// Polls of young tasks so far: how the driver knows whether any ran.
     polls: Cell<u64>,
     /// A young task was spawned or woken since the driver last looked.
     stirred: Cell<bool>,
+    /// The second whose duties were last done.
+    second: Cell<wire::Ticks>,
     next_id: Cell<u64>,
     /// Pipes this table has descriptors for.
     room: u64,
@@ -153,7 +156,7 @@ impl Core {
         }
     }
 
-    /// Tells control something; it has gone if nobody listens.
+    /// Tells control something. What control has no room for is lost, and counted.
     pub fn report(&self, report: Report) {
         if self.seed.reports.try_send(report).is_err() {
             self.counters.log_lost.inc();
@@ -163,6 +166,11 @@ impl Core {
     /// Connections of this core, young ones included.
     fn load(&self) -> u64 {
         self.counters.live.get() + self.counters.young.get()
+    }
+
+    /// Whether any connection may get a log line.
+    pub fn logs_connections(&self) -> bool {
+        self.table.borrow().snapshot.plan.runtime.log.connections != LogConnections::Off
     }
 
     /// Whether a connection with this identity and ending gets a log line.
@@ -218,7 +226,7 @@ impl Core {
 
     /// A pipe is over: its lease, ticket and counts are given back.
     fn ended(&self, pipe: &Pipe) {
-        let internal = || Ending::proxy(crate::meter::Stage::Pipe, crate::meter::Cause::Internal);
+        let internal = || Ending::proxy(Stage::Pipe, Cause::Internal);
         let ending = pipe.ending.unwrap_or_else(internal);
         self.counters.endings.count(ending);
         self.release(pipe.server);
@@ -226,7 +234,7 @@ impl Core {
         self.with_server(pipe.server, |counters| {
             counters.bytes_to_server.add(from_client);
             counters.bytes_from_server.add(from_server);
-            if ending.side == crate::meter::Side::Server && ending.is_fault() {
+            if ending.side == Side::Server && ending.is_fault() {
                 counters.resets.inc();
             }
         });
@@ -261,7 +269,7 @@ impl Core {
             },
             listener: Arc::clone(&pipe.birth.listener),
             server: self.server_name(pipe.server),
-            client: None,
+            client: pipe.client.as_deref().copied(),
             route: pipe.terms().map(|terms| Arc::clone(&terms.label)),
         }));
     }

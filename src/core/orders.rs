@@ -33,7 +33,7 @@ impl Table {
     }
 
     /// The table of the next snapshot: pools that stay keep their place in the rotation.
-    fn next(self, snapshot: Arc<Snapshot>, core: usize, counters: &Arc<CoreCounters>) -> Self {
+    fn next(&self, snapshot: Arc<Snapshot>, core: usize, counters: &Arc<CoreCounters>) -> Self {
         let mut next = Self::new(snapshot, core, counters);
         let old = &self.snapshot.plan.pools;
         for (index, pool) in next.snapshot.plan.pools.iter().enumerate() {
@@ -80,7 +80,7 @@ fn birth(
 }
 
 impl Core {
-    /// Waits for other cores.
+    /// Asks to be woken when another core passes a connection to this one.
     pub(super) fn listen_to_cores(&self) {
         let mut wire = self.wire.borrow_mut();
         for (from, &fd) in self.seed.handoff.iter().enumerate() {
@@ -167,9 +167,8 @@ impl Core {
         let version = snapshot.version;
         self.ledger.borrow_mut().enrol(snapshot.pools.iter().map(|pool| &*pool.group));
         self.forget_terms(&self.snapshot(), &snapshot);
-        let empty = Table::new(Arc::clone(&snapshot), self.index, &self.counters);
-        let before = self.table.replace(empty);
-        self.table.replace(before.next(snapshot, self.index, &self.counters));
+        let next = self.table.borrow().next(snapshot, self.index, &self.counters);
+        self.table.replace(next);
         self.counters.snapshot.set(version);
         if self.mode.get() == Mode::Serving
             && let Err(reason) = self.listen()
@@ -189,7 +188,7 @@ impl Core {
             let same = now.is_some_and(|at| {
                 let (pool, has) = (&new.plan.pools[at], &new.pools[at]);
                 let tls = match (&had.tls, &has.tls) {
-                    // (Every reload reads certificates anew.)
+                    // (Control keeps the value where certificates and servers are as before.)
                     (Some(had), Some(has)) => Arc::ptr_eq(had, has),
                     (had, has) => had.is_none() && has.is_none(),
                 };
@@ -203,10 +202,13 @@ impl Core {
 
     /// What is due every tenth of a second.
     pub(super) fn tick(self: &Rc<Self>, now: Ticks) {
-        // What a task may have left in the runtime's own ring is submitted by now at the latest.
+        // Makes the driver return to the runtime, which then submits what tasks may have left in
+        // its own ring: once a tick at the latest.
         self.stirred.set(true);
         self.sweep_deadlines(now);
-        if now.is_multiple_of(TICKS_PER_SECOND) {
+        // (Ticks may be late, and skip one.)
+        let second = now / TICKS_PER_SECOND;
+        if self.second.replace(second) != second {
             self.sweep_idle(now);
             self.look_for_leavers(now);
         }
@@ -214,13 +216,12 @@ impl Core {
         let sockets = 2 * (self.counters.live.get() + self.counters.young.get());
         self.counters.descriptors.set(sockets + 2 * self.counters.pipes_lent.get());
         if self.mode.get() == Mode::Stopping {
-            // Connections that graduated while we were stopping.
             self.cut_young();
-            self.wire.borrow_mut().end_all(Cause::Shutdown);
         }
     }
 
-    /// Closes kept connections to servers that waited long enough or that their server left.
+    /// Closes kept connections to servers that were unused for longer than `keepalive`, and those
+    /// that the server has closed.
     fn sweep_idle(&self, now: Ticks) {
         let mut idle = self.idle.borrow_mut();
         if !idle.is_empty() {

@@ -28,7 +28,7 @@ pub struct Wait {
     waker: Option<Waker>,
     /// The events, once they came.
     events: Option<i32>,
-    /// Nobody waits any more; the entry only awaits the kernel.
+    /// The waiting task is gone; the entry only awaits the kernel.
     orphaned: bool,
 }
 
@@ -75,7 +75,7 @@ impl Core {
         Ready { core: Rc::clone(self), what: What::Pause(pause), key: None }
     }
 
-    /// Lets everybody else of this core have a turn. The way leads through the ring: a task that
+    /// Lets all other tasks of this core have a turn. The way leads through the ring: a task that
     /// only woke itself would be run again before all others.
     pub async fn give_way(self: &Rc<Self>) {
         // Room for another wake-up is always there: the poll completes with the next turn.
@@ -83,7 +83,7 @@ impl Core {
     }
 
     /// The poll of a young connection completed.
-    pub(super) fn is_ready(&self, token: Token, events: i32) {
+    pub(super) fn poll_completed(&self, token: Token, events: i32) {
         let key = Key { slot: token.slot, generation: token.generation };
         let mut waits = self.readiness.borrow_mut();
         let Some(wait) = waits.get_mut(key) else { return };
@@ -175,11 +175,11 @@ struct Deadline {
     watch: Option<Watch>,
     /// How the peer left, if that was seen.
     left: Option<Cause>,
-    /// Who waits for something else than the socket, and must learn of it.
+    /// A task that waits for something other than the socket, and must learn that it passed.
     waker: Option<Waker>,
 }
 
-/// A peer that is waited for by somebody who will not read from it before long.
+/// A peer whose socket is not read for the time being, so that its leaving must be looked for.
 #[derive(Debug, Clone, Copy)]
 struct Watch {
     /// Ended when the peer has left.
@@ -208,9 +208,10 @@ impl Core {
     }
 
     /// As [`Core::guard`], for a connection that only waits for another request: it also passes
-    /// when the core drains.
+    /// when the core drains. It only stops the reading, so that the peer can be told.
     pub fn idle_guard(self: &Rc<Self>, fd: RawFd, limit: Duration) -> Guard {
         let guard = self.guard(fd, if self.is_serving() { limit } else { Duration::ZERO });
+        guard.keep_speaking();
         guard.edit(|deadline| deadline.idle = true);
         guard
     }
@@ -245,7 +246,8 @@ impl Core {
         });
     }
 
-    /// Shuts down every young connection that only waits for another request: the core drains.
+    /// Ends the waiting of every young connection that only waits for another request: the core
+    /// drains.
     pub(super) fn end_idle_young(&self) {
         self.each_deadline(|deadline| {
             if deadline.idle && deadline.passed.is_none() {
@@ -259,10 +261,11 @@ impl Core {
         self.each_deadline(|deadline| socket::end(deadline.fd));
     }
 
-    /// Looks, once a second, whether peers that are watched have left, and ends whom they left.
+    /// Looks, once a second, whether watched peers have left; of those that have, the other socket
+    /// is ended.
     pub(super) fn look_for_leavers(&self, now: Ticks) {
         let (mut keys, mut sockets) = (Vec::new(), Vec::new());
-        // Who half-closes and gets its answer at once has harmed nobody.
+        // A client that half-closes is not ended before an answer that comes at once.
         let due = |watch: &Watch| now.saturating_sub(watch.since) > TICKS_PER_SECOND;
         let deadlines = &mut self.deadlines.borrow_mut().0;
         for key in deadlines.keys() {

@@ -324,7 +324,7 @@ impl Town {
     }
 
     async fn until(&mut self, act: Act) {
-        // Who would say so has gone: it is time to leave.
+        // An error means that the sender of acts has gone: then it is time to leave, too.
         let _ = self.act.wait_for(|now| *now >= act).await;
     }
 

@@ -48,7 +48,7 @@ pub fn run(seconds: Option<u64>) -> Result<(), String> {
     // Clients and servers are in this process: two descriptors for each connection.
     process::raise_file_limit().map_err(|error| format!("the limit of open files: {error}"))?;
     runtime()?.block_on(async {
-        // First, so that who stops it from now on does not leave the folder behind.
+        // First, so that a signal from now on does not leave the folder behind.
         let stops = Stops::listen().map_err(|error| format!("no signal handlers: {error}"))?;
         let (ports, notes) =
             Ports::choose().map_err(|error| format!("no free port on 127.0.0.1: {error}"))?;
@@ -156,7 +156,7 @@ impl Demo {
                 self.uncrowded = Some(Weight::of(&page));
                 self.act.send_replace(Act::Crowd);
             }
-            // Who closed the other end of a pipe has seen enough.
+            // If the reader closed the other end of the pipe, the demo is over.
             let is_enough = seconds.is_some_and(|seconds| moment.age.as_secs() >= seconds);
             if self.show(&view).is_err() || is_enough {
                 return Ok(());

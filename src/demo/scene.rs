@@ -186,7 +186,8 @@ mod tests {
     fn the_configuration_is_one_that_can_be_run() {
         let (ports, servers) = addresses();
         let scene = Scene::set(&ports, &servers).unwrap();
-        let loaded = match config::load(&scene.configuration()) {
+        let tickets = config::certificates::Tickets::default();
+        let loaded = match config::load(&scene.configuration(), &tickets) {
             Ok(loaded) => loaded,
             Err(problems) => panic!("{problems}"),
         };

@@ -1,6 +1,8 @@
-//! Who may come in: `max_connections` and `max_per_source` of a listener. These two hold exactly
-//! over all cores, so they are the one thing cores share. Connections are counted without a limit
-//! too: one that is set in an overload must know of who is in already. Sources are not.
+//! Which connections are admitted: `max_connections` and `max_per_source` of a listener. Both
+//! limits hold exactly over all cores, so their counts are the one thing that all cores write.
+//! Connections are counted even where there is no limit, because a limit that a reload sets during
+//! an overload must know how many are open already. Sources are counted only while `max_per_source`
+//! is set.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -50,7 +52,7 @@ impl Limits {
         }
     }
 
-    /// Changes the limits, of which 0 means no bound; who is in stays in.
+    /// Changes the limits; 0 means no bound. Connections that are open stay open.
     pub fn set(&self, max_connections: u32, max_per_source: u32) {
         self.max_connections.store(max_connections, Ordering::Relaxed);
         self.max_per_source.store(max_per_source, Ordering::Relaxed);

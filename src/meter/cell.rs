@@ -61,8 +61,8 @@ impl Gauge {
     }
 }
 
-/// A version number that vouches for what its writer wrote before it: who reads the mark first
-/// and another cell after sees that cell at least as new.
+/// A version number that vouches for what its writer wrote before it: a reader that reads the mark
+/// first and another cell afterwards sees that cell at least as new.
 #[derive(Debug, Default)]
 pub struct Mark(AtomicU64);
 

@@ -62,6 +62,7 @@ cells! {
             "Version of the last publish of loads this core acts upon.";
         snapshot: Mark, "core_snapshot_version", "Version of the snapshot this core acts upon.";
         serving: Mark, "core_serving", "1 while the core takes connections.";
+        room: Mark, "core_connections_max", "Connections the core has descriptors for.";
         accepted: Count, "connections_accepted_total", "Connections taken from listeners.";
         handed_over: Count, "connections_handed_over_total",
             "Connections passed to an emptier core.";

@@ -3,8 +3,8 @@
 
 use super::Count;
 
-/// What every core has passed to every other since the process began. Each row has one writer, the
-/// core that passes; what has arrived the receiver counts itself.
+/// How many connections each core has passed to each other one since the process began. Each row
+/// has one writer, the core that passes; what arrived, the receiving core counts itself.
 #[derive(Debug)]
 pub struct Passing {
     rows: Vec<Row>,
@@ -26,8 +26,9 @@ impl Passing {
         self.rows[from].0[to].inc();
     }
 
-    /// How many are on their way to a core that has taken `taken` so far. Never too many by those
-    /// it takes meanwhile.
+    /// How many are on their way to core `to`, which had taken `taken` when the caller read that
+    /// number. What it has taken since is still counted here: a caller that reads afterwards how
+    /// many the core carries counts those twice rather than not at all.
     pub fn toward(&self, to: usize, taken: u64) -> u64 {
         let passed: u64 = self.rows.iter().map(|row| row.0[to].get()).sum();
         passed.saturating_sub(taken)

@@ -47,21 +47,6 @@ words! {
     }
 }
 
-impl Opcode {
-    /// The kind with this number in a frame's head; `None` for reserved ones.
-    pub const fn from_number(number: u8) -> Option<Self> {
-        match number {
-            0x0 => Some(Self::Continuation),
-            0x1 => Some(Self::Text),
-            0x2 => Some(Self::Binary),
-            0x8 => Some(Self::Close),
-            0x9 => Some(Self::Ping),
-            0xA => Some(Self::Pong),
-            _ => None,
-        }
-    }
-}
-
 /// Handshakes by result.
 #[derive(Debug, Default)]
 pub struct Handshakes([Count; Handshake::ALL.len()]);
@@ -152,10 +137,7 @@ impl CloseCodes {
 pub struct Frames([[[Count; 2]; Opcode::ALL.len()]; Direction::ALL.len()]);
 
 impl Frames {
-    pub fn count(&self, direction: Direction, opcode: Opcode, payload: u64) {
-        self.add(direction, opcode, 1, payload);
-    }
-
+    /// Counts `frames` frames with `payload` bytes of payload in all.
     pub fn add(&self, direction: Direction, opcode: Opcode, frames: u64, payload: u64) {
         let [count, bytes] = &self.0[direction as usize][opcode as usize];
         count.add(frames);

@@ -177,7 +177,7 @@ fn bounds_say_what_they_are() {
 #[test]
 fn frames_are_counted_by_direction_and_kind() {
     let frames = Frames::default();
-    frames.count(Direction::FromServer, Opcode::Text, 128);
+    frames.add(Direction::FromServer, Opcode::Text, 1, 128);
     frames.add(Direction::FromServer, Opcode::Text, 2, 10);
     let mut told = Vec::new();
     frames.each(&mut |s| {
@@ -191,5 +191,4 @@ fn frames_are_counted_by_direction_and_kind() {
         (format!("route_frame_bytes_total{{{labels}}}"), 138),
     ];
     assert_eq!(told, expected);
-    assert!((0..16).filter_map(Opcode::from_number).count() == Opcode::ALL.len());
 }

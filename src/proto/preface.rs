@@ -23,8 +23,12 @@ pub enum Mode {
 /// What a header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preface {
-    /// The connection's own ends are the true ones: LOCAL, UNKNOWN, UNSPEC, or a Unix socket.
+    /// The balancer speaks for itself, in a health check for instance (version 2, LOCAL): the
+    /// connection's own ends are the true ones.
     Local,
+    /// The balancer relays a client and does not name it: UNKNOWN in version 1 (§2.1), UNSPEC or
+    /// a Unix socket in version 2 (§2.2). Nobody knows who that is; it is not the balancer.
+    Unnamed,
     Proxied {
         source: SocketAddr,
         destination: SocketAddr,
@@ -91,7 +95,7 @@ fn line(line: &[u8]) -> Option<Preface> {
     let line = std::str::from_utf8(line).ok()?.strip_prefix("PROXY ")?;
     // After UNKNOWN the rest means nothing, whatever it is.
     if line == "UNKNOWN" || line.starts_with("UNKNOWN ") {
-        return Some(Preface::Local);
+        return Some(Preface::Unnamed);
     }
     let mut words = line.split(' ');
     let family = words.next()?;
@@ -128,7 +132,9 @@ fn decode_binary(bytes: &[u8]) -> Step<Preface, PrefaceFault> {
     if bytes.get(12).is_some_and(|command| !matches!(*command, LOCAL | PROXY)) {
         return Step::Bad(PrefaceFault::Command);
     }
-    if bytes.get(13).is_some_and(|family| !family_is_known(*family)) {
+    // LOCAL tells of nobody, so its family is ignored with all that follows (§2.2).
+    let relays = bytes.get(12) == Some(&PROXY);
+    if relays && bytes.get(13).is_some_and(|family| !family_is_known(*family)) {
         return Step::Bad(PrefaceFault::Family);
     }
     let Some(header) = bytes.first_chunk::<V2_HEADER>() else { return Step::Need };
@@ -138,8 +144,9 @@ fn decode_binary(bytes: &[u8]) -> Step<Preface, PrefaceFault> {
         (PROXY, TCP4) => 12,
         (PROXY, TCP6) => 36,
         (PROXY, UNIX_STREAM) => 216,
-        // LOCAL and UNSPEC: whatever follows is to be skipped, not read.
-        _ => return skip(bytes, size),
+        // Whatever follows is to be skipped, not read.
+        (PROXY, _) => return skip(bytes, size, Preface::Unnamed),
+        _ => return skip(bytes, size, Preface::Local),
     };
     if size > V2_MAX || size < V2_HEADER + addresses {
         return Step::Bad(PrefaceFault::Length);
@@ -153,11 +160,11 @@ fn decode_binary(bytes: &[u8]) -> Step<Preface, PrefaceFault> {
     Step::Done(size, preface)
 }
 
-fn skip(bytes: &[u8], size: usize) -> Step<Preface, PrefaceFault> {
+fn skip(bytes: &[u8], size: usize, preface: Preface) -> Step<Preface, PrefaceFault> {
     match bytes.len() {
         _ if size > V2_MAX => Step::Bad(PrefaceFault::Length),
         length if length < size => Step::Need,
-        _ => Step::Done(size, Preface::Local),
+        _ => Step::Done(size, preface),
     }
 }
 
@@ -183,7 +190,7 @@ fn proxied(block: &[u8]) -> Option<Preface> {
             let destination = *block[16..].first_chunk::<16>()?;
             (IpAddr::from(source), IpAddr::from(destination), ports(32)?)
         }
-        _ => return Some(Preface::Local),
+        _ => return Some(Preface::Unnamed),
     };
     Some(Preface::Proxied {
         source: SocketAddr::new(source, from),
@@ -261,7 +268,7 @@ pub fn encode_v1(out: &mut Vec<u8>, source: SocketAddr, destination: SocketAddr)
     out.extend_from_slice(line.as_bytes());
 }
 
-/// Appends the version 1 header that says nothing.
+/// Appends the version 1 header that relays a client and names no address (§2.1, UNKNOWN).
 pub fn encode_v1_unknown(out: &mut Vec<u8>) {
     out.extend_from_slice(b"PROXY UNKNOWN\r\n");
 }
@@ -286,7 +293,14 @@ pub fn encode_v2(out: &mut Vec<u8>, source: SocketAddr, destination: SocketAddr,
     out.extend_from_slice(extra);
 }
 
-/// Appends the version 2 header of a connection of our own, such as a health check.
+/// Appends the version 2 header that relays a client and names no address (§2.2, UNSPEC). It is
+/// not LOCAL: that would have a server take the client for us.
+pub fn encode_v2_unspec(out: &mut Vec<u8>) {
+    out.extend_from_slice(SIGNATURE);
+    out.extend_from_slice(&[PROXY, UNSPEC, 0, 0]);
+}
+
+/// Appends the version 2 header of a connection of our own, relayed for nobody (§2.2, LOCAL).
 pub fn encode_v2_local(out: &mut Vec<u8>) {
     out.extend_from_slice(SIGNATURE);
     out.extend_from_slice(&[LOCAL, UNSPEC, 0, 0]);

@@ -62,7 +62,7 @@ impl Cookie {
         self.lines.get(member).map(AsRef::as_ref)
     }
 
-    /// The member a request's cookies name. Forged, stale and unknown tokens name nobody.
+    /// The member a request's cookies name. Forged, stale and unknown tokens name no member.
     pub fn find(&self, headers: &impl Headers) -> Option<usize> {
         headers
             .values("cookie")
@@ -77,7 +77,7 @@ impl Cookie {
     }
 }
 
-/// Tokens are bearer names: whoever has one is sent to that server, so they are not printed.
+/// Tokens are bearer names: a client that shows one is sent to that server, so none is printed.
 impl fmt::Debug for Cookie {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, members) = (&self.name, self.lines.len());

@@ -48,7 +48,7 @@ pub struct Request<'a, H> {
 /// Why a request is answered 400 rather than routed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// The target is neither a path nor an absolute http URI.
+    /// The target does not begin with a path.
     Form,
     /// A byte that no path may hold.
     Byte,
@@ -60,8 +60,6 @@ pub enum Refusal {
     Ambiguous,
     /// `Host` is no host.
     Host,
-    /// An absolute target that names another host than `Host`.
-    Authority,
 }
 
 impl std::fmt::Display for Refusal {
@@ -73,7 +71,6 @@ impl std::fmt::Display for Refusal {
             Refusal::Segment => "the path holds an empty or a dot segment",
             Refusal::Ambiguous => "the path is escaped so that it could be read in two ways",
             Refusal::Host => "the Host field is not a host name",
-            Refusal::Authority => "the request target names another host than the Host field",
         })
     }
 }
@@ -131,9 +128,6 @@ impl Routes {
     pub fn find<H: Headers>(&self, request: &Request<'_, H>) -> Result<Option<usize>, Refusal> {
         let mut space = [0; host::LENGTH_MAX];
         let name = host::fold(request.host, &mut space)?;
-        if request.target.authority.is_some_and(|it| !it.eq_ignore_ascii_case(request.host)) {
-            return Err(Refusal::Authority);
-        }
         let found = self.look(name, request.target.path, Reading::Raw, request);
         let mut space = [0; target::LOOSE_MAX];
         if let Some(loose) = request.target.loose(&mut space)

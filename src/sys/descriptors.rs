@@ -143,11 +143,6 @@ pub fn rings() -> Vec<RawFd> {
         .collect()
 }
 
-/// Descriptors open in this thread's table.
-pub fn open_count() -> usize {
-    std::fs::read_dir("/proc/thread-self/fd").map(|entries| entries.count()).unwrap_or(0)
-}
-
 /// Reads and so resets an eventfd; the count does not matter to a wake-up.
 pub fn acknowledge(eventfd: RawFd) {
     let mut count = [0u8; 8];

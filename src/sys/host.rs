@@ -10,8 +10,26 @@ use io_uring::{IoUring, opcode};
 pub const PIPE_KERNEL_BYTES: u64 = 8_600;
 /// See [`PIPE_KERNEL_BYTES`].
 pub const PIPE_USER_BYTES: u64 = 400;
-/// Descriptors a core needs for itself: listeners, ring, pipes, wake-ups, reserve.
-pub const CORE_DESCRIPTORS: u64 = 256;
+/// Descriptors a core needs for itself: listeners, ring, pipes, reserve.
+const CORE_DESCRIPTORS: u64 = 256;
+
+/// Descriptors of a table with a core in it that carry no connection. Each of `workers` cores is
+/// born with what all of them share: a wake-up for each, and both ends of a pair for every two.
+pub fn core_descriptors(workers: usize) -> u64 {
+    CORE_DESCRIPTORS + shared_descriptors(workers)
+}
+
+/// Pipes that one of `workers` cores can hold by its descriptors, two for each; `limit` is that of
+/// its table, which is its own or everybody's.
+pub fn core_room(limit: u64, workers: usize, own_table: bool) -> u64 {
+    let tables = if own_table { 1 } else { workers.max(1) as u64 };
+    let left = limit.saturating_sub(shared_descriptors(workers)) / tables;
+    left.saturating_sub(CORE_DESCRIPTORS) / 2
+}
+
+fn shared_descriptors(workers: usize) -> u64 {
+    (workers as u64).saturating_mul(workers as u64)
+}
 
 /// Something the host lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,15 +57,17 @@ pub struct Host {
     pub descriptors: u64,
     /// Whether each worker may have a table of its own.
     pub own_tables: bool,
-    /// Memory that could be used now, in bytes.
+    /// Memory that could be used now, in bytes: the machine's, or what a container's limit leaves.
     pub memory_available: u64,
+    /// Whether a handshake begun with a listener that closes goes on with another of the same
+    /// port; `None`: the kernel does not say.
+    pub moves_handshakes: Option<bool>,
 }
 
 impl Host {
-    /// Pipes all workers together can hold by their descriptors (two each).
+    /// Pipes all workers together can hold by their descriptors.
     pub fn connection_budget(&self, workers: usize) -> u64 {
-        let tables = if self.own_tables { workers as u64 } else { 1 };
-        tables * self.descriptors.saturating_sub(CORE_DESCRIPTORS) / 2
+        workers as u64 * core_room(self.descriptors, workers, self.own_tables)
     }
 
     /// Idle pipes that the memory available now has room for.
@@ -78,7 +98,13 @@ pub fn probe() -> Result<Host, Vec<Missing>> {
     }
     let own_tables =
         std::thread::spawn(|| super::descriptors::unshare_table().is_ok()).join().unwrap_or(false);
-    Ok(Host { kernel, descriptors: descriptor_limit(), own_tables, memory_available: available() })
+    Ok(Host {
+        kernel,
+        descriptors: descriptor_limit(),
+        own_tables,
+        memory_available: available(),
+        moves_handshakes: moves_handshakes(),
+    })
 }
 
 fn probe_ring(kernel: &str) -> Result<(), Missing> {
@@ -166,7 +192,13 @@ fn available() -> u64 {
     let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = info.lines().find(|line| line.starts_with("MemAvailable:"));
     let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
+    let machine = kib.unwrap_or(0) * 1024;
+    super::cgroup::memory_left().map_or(machine, |left| left.min(machine))
+}
+
+fn moves_handshakes() -> Option<bool> {
+    let switch = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_migrate_req").ok()?;
+    Some(switch.trim() != "0")
 }
 
 #[cfg(test)]
@@ -188,9 +220,15 @@ mod tests {
             descriptors: 20_000,
             own_tables: true,
             memory_available: 9_000_000,
+            moves_handshakes: None,
         };
-        assert_eq!(host.connection_budget(8), 8 * (20_000 - 256) / 2);
-        assert_eq!(Host { own_tables: false, ..host.clone() }.connection_budget(8), 9_872);
+        assert_eq!(host.connection_budget(8), 8 * (20_000 - 256 - 64) / 2);
+        let shared = Host { own_tables: false, ..host.clone() };
+        assert_eq!(shared.connection_budget(8), 8 * ((20_000 - 64) / 8 - 256) / 2);
+        // What the cores share grows with their square.
+        assert_eq!(core_descriptors(100), 10_256);
+        assert_eq!(host.connection_budget(141), 0);
+        assert_eq!(core_room(1 << 20, 1024, true), 0);
         assert_eq!(host.memory_budget(), 1_000);
     }
 }

@@ -10,12 +10,12 @@ use socket2::{Domain, Socket, Type};
 use super::socket::TcpOptions;
 
 /// Length of a listener's queue asked for; the kernel caps it at `net.core.somaxconn`.
-const BACKLOG: i32 = 65_535;
+pub const BACKLOG: i32 = 65_535;
 
-/// Who else may listen on an address of ours.
+/// Which other processes may listen on an address of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Sharing {
-    /// Nobody.
+    /// None.
     #[default]
     Alone,
     /// Another process of the same user that shares its ports as we do: a standpipe that is about

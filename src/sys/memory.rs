@@ -46,7 +46,8 @@ impl Span {
 
     /// This span and the one that touches it, as one.
     pub fn join(self, next: Span) -> Span {
-        debug_assert!(self.touches(next));
+        // Not only in tests: what reads a span's bytes relies on it.
+        assert!(self.touches(next), "only spans that touch are joined");
         Span { at: self.at, len: self.len + next.len }
     }
 }
@@ -124,8 +125,11 @@ impl Memory {
 
     /// Gives back the end of the newest allocation, keeping its first `len` bytes.
     pub fn shrink(&mut self, newest: Span, len: usize) -> Span {
-        let start = newest.at as usize - BUFFERS_BYTES - self.half * HALF_BYTES;
-        debug_assert_eq!((start + newest.len()).next_multiple_of(8), self.used[self.half]);
+        let base = BUFFERS_BYTES + self.half * HALF_BYTES;
+        assert!(newest.at as usize >= base, "the newest allocation lies in the half being filled");
+        let start = newest.at as usize - base;
+        // Not only in tests: from a wrong mark on, spans would be made that lie elsewhere.
+        assert_eq!((start + newest.len()).next_multiple_of(8), self.used[self.half]);
         self.used[self.half] = (start + len).next_multiple_of(8);
         newest.part(0, len)
     }
@@ -159,17 +163,21 @@ impl Memory {
         }
     }
 
-    /// Returns the pages of all provided buffers. Called only while none is lent out.
+    /// Returns the pages of all provided buffers. Called only while no flow is in gear Flowing and
+    /// none of these buffers is lent out.
     pub fn trim_buffers(&mut self) {
-        // SAFETY: whole pages of our own mapping; buffers in the kernel's hands hold no bytes yet,
-        // and a receive that lands meanwhile faults a fresh page in.
+        // SAFETY: whole pages of our own mapping, and `&mut self` excludes borrows of their bytes.
+        // Caller: no flow is in gear Flowing, so no multishot receive is armed and no buffer holds
+        // unread bytes (sweep.rs checks). Discarding pages is sound either way; it would only lose
+        // data.
         unsafe { libc::madvise(self.base.cast(), BUFFERS_BYTES, libc::MADV_DONTNEED) };
     }
 
     /// The bytes of a span.
     pub fn bytes(&self, span: Span) -> &[u8] {
-        // SAFETY: spans are made by this value only and lie inside the mapping; the kernel writes
-        // only to provided buffers that have not been handed to us.
+        // SAFETY: every `Span` lies below TOTAL_BYTES: only `buffer`, `allocate`, `part`, `join`
+        // and `shrink` make one, and each checks. The kernel writes only to provided buffers that
+        // have not been handed to us.
         unsafe { std::slice::from_raw_parts(self.base.add(span.at as usize), span.len()) }
     }
 
@@ -193,7 +201,8 @@ impl Memory {
     pub fn pair_mut(&mut self, read: Span, write: Span) -> (&[u8], &mut [u8]) {
         let apart = read.at + read.len <= write.at || write.at + write.len <= read.at;
         assert!(apart, "a span is not copied onto itself");
-        // SAFETY: both lie inside the mapping and do not overlap; `&mut self` excludes others.
+        // SAFETY: both lie inside the mapping, as for `bytes`, and do not overlap; `&mut self`
+        // excludes others.
         unsafe {
             (
                 std::slice::from_raw_parts(self.base.add(read.at as usize), read.len()),
@@ -204,7 +213,7 @@ impl Memory {
 
     /// Address for the kernel; valid as long as `self` lives.
     pub(super) fn address(&self, span: Span) -> *mut u8 {
-        // SAFETY: inside the mapping.
+        // SAFETY: inside the mapping, as for `bytes`.
         unsafe { self.base.add(span.at as usize) }
     }
 }

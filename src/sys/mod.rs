@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+mod cgroup;
 pub mod descriptors;
 pub mod epoll;
 pub mod generator;

@@ -1,5 +1,5 @@
 //! What a process does before it has threads, and to whole threads: signal masks, descriptor
-//! limits, eventfds and socket pairs. It never touches a connection.
+//! limits, eventfds, socket pairs, and the clock of the system. It never touches a connection.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -17,19 +17,25 @@ pub struct FileLimit {
     pub hard: u64,
 }
 
-/// Raises the soft limit of open descriptors to the hard one and says what it is now.
-pub fn raise_file_limit() -> io::Result<FileLimit> {
+/// The limits of open descriptors as they are.
+pub fn file_limit() -> io::Result<FileLimit> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid rlimit that lives through both calls.
+    // SAFETY: `limit` is a valid rlimit that lives through the call.
     let read = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
     done(read)?;
-    if limit.rlim_cur < limit.rlim_max {
-        limit.rlim_cur = limit.rlim_max;
-        // SAFETY: as above; the kernel only reads it.
+    Ok(FileLimit { soft: limit.rlim_cur, hard: limit.rlim_max })
+}
+
+/// Raises the soft limit of open descriptors to the hard one and says what it is now.
+pub fn raise_file_limit() -> io::Result<FileLimit> {
+    let FileLimit { soft, hard } = file_limit()?;
+    if soft < hard {
+        let limit = libc::rlimit { rlim_cur: hard, rlim_max: hard };
+        // SAFETY: the kernel only reads `limit`, which lives through the call.
         let raised = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
         done(raised)?;
     }
-    Ok(FileLimit { soft: limit.rlim_cur, hard: limit.rlim_max })
+    Ok(FileLimit { soft: hard, hard })
 }
 
 /// A new eventfd, close-on-exec and non-blocking. It must be made before any core has a table of
@@ -40,8 +46,8 @@ pub fn eventfd() -> io::Result<RawFd> {
     done(fd)
 }
 
-/// Adds one to an eventfd: whoever waits on it wakes. A counter that is full wakes as well, so
-/// a refused write is no fault.
+/// Adds one to an eventfd: a thread that waits on it wakes. A counter that is full wakes as well,
+/// so a refused write is no fault.
 pub fn wake(eventfd: RawFd) {
     let one = 1u64.to_ne_bytes();
     // SAFETY: eight readable bytes, as an eventfd asks; the number was made by `eventfd()`.
@@ -120,17 +126,20 @@ pub fn terminal_size() -> Option<(usize, usize)> {
     is_known.then(|| (usize::from(size.ws_col), usize::from(size.ws_row)))
 }
 
+/// Microseconds of CLOCK_MONOTONIC, the clock that a service manager compares ours with.
+pub fn monotonic_microseconds() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a valid timespec that lives through the call.
+    let read = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    debug_assert_eq!(read, 0, "every kernel has this clock");
+    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
+}
+
 /// Bytes of a memory page, for the counts `/proc` gives in pages.
 pub fn page_bytes() -> u64 {
     // SAFETY: sysconf takes a number and returns one.
     let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     u64::try_from(bytes).unwrap_or(4096)
-}
-
-/// The user this process acts as; 0 is root.
-pub fn effective_user() -> u32 {
-    // SAFETY: geteuid cannot fail and takes nothing.
-    unsafe { libc::geteuid() }
 }
 
 fn done(result: i32) -> io::Result<i32> {
@@ -170,6 +179,13 @@ mod tests {
         let mut child = command.spawn().unwrap();
         terminate(child.id()).unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
+    }
+
+    #[test]
+    fn the_clock_goes_on() {
+        let before = monotonic_microseconds();
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        assert!(monotonic_microseconds() >= before + 2_000);
     }
 
     #[test]

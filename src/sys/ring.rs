@@ -24,7 +24,7 @@ const PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
 const PAUSES_MAX: u32 = 10_000;
 /// Buffer group of the provided receive buffers.
 const GROUP: u16 = 1;
-/// Token of requests whose completion nobody waits for.
+/// Token of requests whose completion is not waited for.
 const IGNORED: u64 = u64::MAX;
 
 /// Readiness to wait for.

@@ -1,5 +1,5 @@
 //! Sockets by descriptor number: the numbers belong to the thread that made them, so nothing here
-//! is an owning type. Who opened a socket closes it with [`close`].
+//! is an owning type. The code that opened a socket closes it with [`close`].
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -40,7 +40,7 @@ impl TcpOptions {
 pub enum Dialling {
     /// Connected at once.
     Connected,
-    /// Becomes writable when connected; then ask [`dial_error`].
+    /// Becomes writable when connected; then ask [`take_error`].
     Pending,
 }
 
@@ -63,10 +63,19 @@ pub fn dial(
         set_option(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_QUICKACK, 0)?;
     }
     if let Some(source) = source {
-        set_option(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+        leave_port_to_connect(socket.as_raw_fd())?;
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     start(socket, &server.into())
+}
+
+/// Has a bind that names no port choose none (IP_BIND_ADDRESS_NO_PORT): the port is chosen by the
+/// connect that follows, so that one port serves many servers.
+///
+/// # Errors
+/// What `setsockopt(2)` answers.
+pub fn leave_port_to_connect(fd: RawFd) -> io::Result<()> {
+    set_option(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
 /// Begins to connect to a Unix stream socket.
@@ -118,8 +127,8 @@ pub fn events(fd: RawFd, mask: u32) -> u32 {
     }
 }
 
-/// The pending error of a socket, taken: how a dial went, or what became of one nobody reads.
-pub fn dial_error(fd: RawFd) -> Option<io::Error> {
+/// Takes a socket's pending error: how a dial went, or what became of a socket that is not read.
+pub fn take_error(fd: RawFd) -> Option<io::Error> {
     with(fd, |socket| socket.take_error()).unwrap_or_else(Some)
 }
 
@@ -293,7 +302,7 @@ pub fn finish(fd: RawFd) {
     unsafe { libc::shutdown(fd, libc::SHUT_WR) };
 }
 
-/// Reads no more, so that whoever waits for bytes is woken; writing goes on.
+/// Reads no more, so that a task that waits for bytes is woken; writing goes on.
 pub fn stop_reading(fd: RawFd) {
     // SAFETY: plain call; an error means the connection is gone already.
     unsafe { libc::shutdown(fd, libc::SHUT_RD) };
@@ -321,7 +330,7 @@ pub fn abort(fd: RawFd) {
 pub struct Owned(RawFd);
 
 impl Owned {
-    /// Takes charge of an open descriptor that nobody else will close.
+    /// Takes charge of an open descriptor that no other code will close.
     pub fn new(fd: RawFd) -> Self {
         Self(fd)
     }
@@ -335,20 +344,6 @@ impl Owned {
         let fd = self.0;
         std::mem::forget(self);
         fd
-    }
-
-    /// As a standard stream, for a runtime to wrap.
-    pub fn into_tcp(self) -> std::net::TcpStream {
-        use std::os::fd::FromRawFd;
-        // SAFETY: the charge for the descriptor passes to the stream.
-        unsafe { std::net::TcpStream::from_raw_fd(self.release()) }
-    }
-
-    /// As a standard Unix stream, for a runtime to wrap.
-    pub fn into_unix(self) -> std::os::unix::net::UnixStream {
-        use std::os::fd::FromRawFd;
-        // SAFETY: the charge for the descriptor passes to the stream.
-        unsafe { std::os::unix::net::UnixStream::from_raw_fd(self.release()) }
     }
 }
 

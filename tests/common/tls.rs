@@ -123,8 +123,20 @@ pub fn ended(client: &mut Client) -> std::io::Result<()> {
     client.read_to_end(&mut rest).map(|_| ())
 }
 
+/// A server's end of a connection.
+pub type Served = StreamOwned<ServerConnection, TcpStream>;
+
 /// A TLS echo server in threads of its own.
 pub fn echo_server(pair: &Pair, client_ca: Option<&Authority>) -> SocketAddr {
+    serving(pair, client_ca, echo)
+}
+
+/// A TLS server that does this with each of its connections, in a thread of its own.
+pub fn serving(
+    pair: &Pair,
+    client_ca: Option<&Authority>,
+    serve: impl Fn(Served) + Clone + Send + 'static,
+) -> SocketAddr {
     let (chain, key) = parse(pair);
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(rustls::ALL_VERSIONS)
@@ -148,13 +160,14 @@ pub fn echo_server(pair: &Pair, client_ca: Option<&Authority>) -> SocketAddr {
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let connection = ServerConnection::new(config.clone()).expect("a configuration");
-            std::thread::spawn(move || echo(StreamOwned::new(connection, stream)));
+            let serve = serve.clone();
+            std::thread::spawn(move || serve(StreamOwned::new(connection, stream)));
         }
     });
     address
 }
 
-fn echo(mut stream: StreamOwned<ServerConnection, TcpStream>) {
+fn echo(mut stream: Served) {
     let mut buffer = vec![0; 64 << 10];
     loop {
         match stream.read(&mut buffer) {
@@ -175,7 +188,14 @@ pub struct Scene {
     pub authority: Authority,
 }
 
-fn config(at: SocketAddr, mode: &str, tls: &str, server: SocketAddr, pool: &str) -> String {
+fn config(
+    at: SocketAddr,
+    mode: &str,
+    tls: &str,
+    server: SocketAddr,
+    pool: &str,
+    timeouts: &str,
+) -> String {
     let route = match mode {
         "l4" => "pool = \"pool\"\n",
         _ => "[[listeners.edge.routes]]\npath = \"/\"\npool = \"pool\"\n",
@@ -184,7 +204,7 @@ fn config(at: SocketAddr, mode: &str, tls: &str, server: SocketAddr, pool: &str)
         "[listeners.edge]\nbind = [\"{at}\"]\nmode = \"{mode}\"\n\
          tls.certificates = [{{ cert = \"web.pem\", key = \"web.key\" }}]\n{tls}\n{route}\
          [pools.pool]\nservers = [\"{server}\"]\n{pool}\n\
-         [timeouts]\nhandshake = \"2s\"\n"
+         [timeouts]\n{timeouts}\n"
     )
 }
 
@@ -215,6 +235,19 @@ impl Scene {
         pool: &str,
         more: &[(&str, &Pair)],
     ) -> Scene {
+        let timeouts = format!("handshake = \"{handshake}\"");
+        Scene::timed(&timeouts, mode, tls, server, pool, more)
+    }
+
+    /// As [`Scene::new`], with these lines in `[timeouts]`.
+    pub fn timed(
+        timeouts: &str,
+        mode: &str,
+        tls: &str,
+        server: SocketAddr,
+        pool: &str,
+        more: &[(&str, &Pair)],
+    ) -> Scene {
         let authority = Authority::new();
         let web = authority.issue("web", &["web.example", "localhost", "127.0.0.1"]);
         let ca = authority.pem();
@@ -230,8 +263,7 @@ impl Scene {
         let files: Vec<(&str, &[u8])> =
             files.iter().map(|(name, text)| (&name[..], text.as_bytes())).collect();
         let at = SocketAddr::from(([127, 0, 0, 1], port()));
-        let config = config(at, mode, tls, server, pool)
-            .replace("handshake = \"2s\"", &format!("handshake = \"{handshake}\""));
+        let config = config(at, mode, tls, server, pool, timeouts);
         Scene { standpipe: Standpipe::start_with(&config, &files, &[]), at, authority }
     }
 

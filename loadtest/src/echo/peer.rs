@@ -22,6 +22,9 @@ pub struct Peer {
     pub listen: u16,
     /// Something was received: the question for a name can only come first on a raw stream.
     pub heard: bool,
+    /// The client is known to have finished: an end of stream follows what can be read. It is said
+    /// only once, so it is kept until all of that has been read.
+    pub finished: bool,
     /// Our Close is out, or the peer's FIN is in: gone once everything has left.
     pub ending: bool,
     /// Tells this connection from earlier ones in its slot.

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use super::{Delay, Listen, Manner, Options};
-use crate::cli::EchoArgs;
+use crate::cli::{EchoArgs, MannerName};
 use crate::message::Form;
 use crate::resolve::cores;
 use crate::secure;
@@ -25,17 +25,16 @@ pub fn options(args: &EchoArgs) -> Result<Options, String> {
     if listens.len() > usize::from(u16::MAX) {
         return Err("too many addresses to listen on".into());
     }
-    let manner = match args.manner.as_str() {
-        "echo" => Manner::Echo,
-        "sink" => Manner::Sink,
-        "source" => {
+    let manner = match args.manner {
+        MannerName::Echo => Manner::Echo,
+        MannerName::Sink => Manner::Sink,
+        MannerName::Source => {
             Manner::Source { sizes: Sizes::parse(&args.size)?, rate: rate(args)?, together: false }
         }
-        "broadcast" => {
+        MannerName::Broadcast => {
             let rate = rate(args)?.or(Some(1.0));
             Manner::Source { sizes: Sizes::parse(&args.size)?, rate, together: true }
         }
-        other => return Err(format!("--manner {other}: want echo, sink, source or broadcast")),
     };
     let files = args.cert.as_deref().zip(args.key.as_deref());
     let secrets = if listens.iter().any(|listen| listen.scheme.tls) {

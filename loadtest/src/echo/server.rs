@@ -115,7 +115,7 @@ impl Server {
                 }
             }
             for slot in std::mem::take(&mut self.again) {
-                self.read(slot, false);
+                self.read(slot);
                 self.spring(slot);
             }
             self.send_waiting();
@@ -153,6 +153,7 @@ impl Server {
         }
         let slot = ready.token as u32;
         let Some(Some(peer)) = self.peers.get_mut(slot as usize) else { return };
+        peer.finished |= ready.ended();
         if ready.writable() && peer.socket.blocked() {
             if peer.socket.flush().is_err() {
                 return self.drop_peer(slot);
@@ -161,12 +162,12 @@ impl Server {
                 if peer.ending {
                     return self.drop_peer(slot);
                 }
-                self.read(slot, false);
+                self.read(slot);
                 self.spring(slot);
             }
         }
         if ready.readable() {
-            self.read(slot, ready.ended());
+            self.read(slot);
         }
     }
 
@@ -203,6 +204,7 @@ impl Server {
                 socket: Socket::new(stream, secure),
                 listen: listen as u16,
                 heard: false,
+                finished: false,
                 ending: false,
                 life: self.lives,
                 tail: None,
@@ -246,7 +248,8 @@ impl Server {
         }
     }
 
-    fn read(&mut self, slot: u32, ended: bool) {
+    /// Reads a peer until it is dry, or its turn is over.
+    fn read(&mut self, slot: u32) {
         for _ in 0..READS_MAX {
             let Some(Some(peer)) = self.peers.get_mut(slot as usize) else { return };
             if peer.socket.unsent_bytes() > UNSENT_MAX || peer.ending {
@@ -274,7 +277,7 @@ impl Server {
                 return;
             }
             let Some(Some(peer)) = self.peers.get(slot as usize) else { return };
-            if peer.socket.secure().is_none() && count < READ_BYTES && !ended {
+            if peer.socket.secure().is_none() && count < READ_BYTES && !peer.finished {
                 return;
             }
         }

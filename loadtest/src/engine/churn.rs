@@ -7,9 +7,40 @@ use standpipe::sys::generator::monotonic_ns;
 
 use super::Engine;
 use super::link::Stage;
+use crate::conductor::Times;
 use crate::plan::Traffic;
 
+/// What lives that were due and never begun are called in the report.
+const UNDIALLED: &str = "connect: due and never dialled, all --connections were in use (give \
+                         more, or the target lets go of them too slowly)";
+
 impl Engine {
+    /// When the next short life of the window is due, be there a slot for it or not.
+    pub(super) fn life_due_ns(&self) -> Option<u64> {
+        let period = self.life_period_ns()?;
+        let due = self.first_dial_ns + (self.dialled as f64 * period) as u64;
+        (due < self.times?.measure_to_ns).then_some(due)
+    }
+
+    /// From one life of this thread to its next; nothing where there are none.
+    fn life_period_ns(&self) -> Option<f64> {
+        let Traffic::Churn { rate, .. } = self.plan.traffic else { return None };
+        Some(1e9 * self.plan.threads as f64 / rate)
+    }
+
+    /// The run is over: lives that were due inside the window and never begun are counted, and make
+    /// the run fail. Every slot was in use all the time, or they would have been dialled, late or
+    /// not; whether that was our own doing is for the lag to say.
+    pub(super) fn count_undialled(&mut self, times: Times) {
+        let (Some(period), Some(_)) = (self.life_period_ns(), self.life_due_ns()) else { return };
+        let due_before =
+            |ns: u64| (ns.saturating_sub(self.first_dial_ns) as f64 / period).ceil() as u64;
+        let begun = self.dialled.max(due_before(times.measure_from_ns));
+        let count = due_before(times.measure_to_ns).saturating_sub(begun);
+        self.tally.counts.undialled += count;
+        self.tally.errors_of(UNDIALLED, count);
+    }
+
     pub(super) fn begin_life(&mut self, index: u32, messages: u32, life_ns: u64) {
         let link = &mut self.links[index as usize];
         link.base = link.sent;
@@ -46,7 +77,8 @@ impl Engine {
             }
             self.lives.pop();
             // A slot may have been taken by a younger connection: then it is not yet its time.
-            if self.links[index as usize].since_ns + life_ns <= end_ns {
+            let link = &self.links[index as usize];
+            if link.stage == Stage::Open && link.since_ns + life_ns <= end_ns {
                 self.say_goodbye(index);
             }
         }

@@ -58,8 +58,8 @@ impl Engine {
             if link.stage != Stage::Open {
                 continue;
             }
-            // What was under way is lost with intent: it counts as missed, not as lost.
-            self.tally.counts.missed += u64::from(link.account.abandon(link.sent));
+            // What was under way is lost with intent: it is given up, not lost.
+            self.tally.counts.given_up += u64::from(link.account.abandon(link.sent));
             link.stage = Stage::Leaving;
             if self.plan.reset
                 && let Some(socket) = &link.socket

@@ -26,8 +26,8 @@ enum Delivered {
 }
 
 impl Engine {
-    /// Reads a ready link; `ended` says that an end of stream is known to follow.
-    pub(super) fn read(&mut self, index: u32, ended: bool) {
+    /// Reads a ready link until it is dry, or its turn is over.
+    pub(super) fn read(&mut self, index: u32) {
         if matches!(self.links[index as usize].habit, Habit::Slow | Habit::Gone) {
             return;
         }
@@ -35,7 +35,7 @@ impl Engine {
             let Some(count) = self.read_once(index) else { return };
             let link = &self.links[index as usize];
             let plain = link.socket.as_ref().is_some_and(|socket| socket.secure().is_none());
-            if plain && count < READ_BYTES && !ended {
+            if plain && count < READ_BYTES && !link.finished {
                 return;
             }
         }
@@ -196,7 +196,8 @@ impl Engine {
                 return bytes.len();
             }
         }
-        used
+        // What makes no sense may be stepped over further than there are bytes.
+        used.min(bytes.len())
     }
 
     /// How far to go after bytes that make no sense. A length that messages of this run do have is

@@ -36,6 +36,9 @@ pub struct Link {
     pub astray: bool,
     /// The server's name was asked and not heard yet.
     pub asked: bool,
+    /// The peer is known to have finished: an end of stream follows what can be read. It is said
+    /// only once, so it is kept until all of that has been read.
+    pub finished: bool,
     pub socket: Option<Socket>,
     /// Messages sent so far, which is the number of the next one.
     pub sent: u32,
@@ -45,8 +48,10 @@ pub struct Link {
     pub due: u32,
     /// When the last of those was due.
     pub due_ns: u64,
-    /// When it was dialled, and from being open on, when it opened.
+    /// When it was dialled (or, a short life, was to be), and from being open on, when it opened.
     pub since_ns: u64,
+    /// When it was in truth dialled, said goodbye, or fell down: what its deadlines count from.
+    pub stage_ns: u64,
     pub account: Account,
     /// Received bytes that are not yet a whole message or frame.
     #[expect(clippy::box_collection, reason = "8 bytes of an idle connection, not 24")]
@@ -66,12 +71,14 @@ impl Link {
             talks,
             astray: false,
             asked: false,
+            finished: false,
             socket: None,
             sent: 0,
             base: 0,
             due: 0,
             due_ns: 0,
             since_ns: 0,
+            stage_ns: 0,
             account: Account::default(),
             tail: None,
             fragments: None,

@@ -11,6 +11,8 @@ mod inbound;
 mod link;
 mod opening;
 mod outbound;
+#[cfg(test)]
+mod tests;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -23,7 +25,7 @@ use standpipe::sys::descriptors::unshare_table;
 use standpipe::sys::epoll::{Epoll, Events, Ready};
 use standpipe::sys::generator::{exact_timers, monotonic_ns};
 
-use crate::conductor::{Conductor, Report, Times};
+use crate::conductor::{Conductor, Report, Step, Times};
 use crate::message::Writer;
 use crate::plan::{Odd, Plan, Traffic};
 use crate::schedule::Schedule;
@@ -81,19 +83,32 @@ pub struct Engine {
 
 /// A generator thread's body. Its first act is to take a table of file descriptors of its own.
 pub fn run(thread: usize, plan: Arc<Plan>, conductor: Arc<Conductor>, reports: Sender<Report>) {
+    // First, so that it is dropped last, however this ends.
+    let _farewell = Farewell { thread, reports: reports.clone() };
     settle(&plan.cores, thread);
-    let engine = Engine::new(thread, plan, conductor, reports.clone());
-    match engine {
+    let share = u64::from(plan.share(thread));
+    match Engine::new(thread, plan, conductor, reports.clone()) {
         Ok(mut engine) => engine.live(),
         Err(error) => {
             let mut tally = Box::new(Tally::new());
-            tally.error(format!("generator: cannot make an epoll: {error}"));
+            tally.counts.failed = share;
+            tally.errors_of(format!("generator: cannot make an epoll: {error}"), share);
             // The main thread may be gone already; then nobody needs to know.
             let _ = reports.send(Report::Interval(tally));
-            let _ = reports.send(Report::Ready);
         }
     }
-    let _ = reports.send(Report::Done);
+}
+
+/// Tells the main thread that this one has left, also where it came to grief.
+struct Farewell {
+    thread: usize,
+    reports: Sender<Report>,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        let _ = self.reports.send(Report::Reached(self.thread, Step::Done));
+    }
 }
 
 /// What every busy thread of this program does first: its own table, its own core, exact timers.
@@ -174,11 +189,7 @@ impl Engine {
                     self.serve(ready);
                 }
             }
-            for _ in 0..self.again.len() {
-                if let Some(index) = self.again.pop_front() {
-                    self.go_on(index);
-                }
-            }
+            self.go_on_all();
         }
         self.leave(&mut events);
         self.hand_over();
@@ -298,9 +309,17 @@ impl Engine {
     fn serve(&mut self, ready: Ready) {
         let index = ready.token as u32;
         let Some(link) = self.links.get_mut(index as usize) else { return };
+        link.finished |= ready.ended();
+        if link.stage == Stage::Connecting {
+            self.connected(index);
+            // What came together with the connect will not be said again.
+            if !ready.readable() {
+                return;
+            }
+        }
+        let link = &self.links[index as usize];
         match link.stage {
-            Stage::Down => {}
-            Stage::Connecting => self.connected(index),
+            Stage::Down | Stage::Connecting => {}
             Stage::Securing | Stage::Upgrading => self.open_further(index),
             Stage::Open | Stage::Leaving => {
                 let blocked = link.socket.as_ref().is_some_and(|socket| socket.blocked());
@@ -308,8 +327,17 @@ impl Engine {
                     self.unblock(index);
                 }
                 if ready.readable() {
-                    self.read(index, ready.ended());
+                    self.read(index);
                 }
+            }
+        }
+    }
+
+    /// One turn for each link that waits for one now; who wants another waits for the next round.
+    fn go_on_all(&mut self) {
+        for _ in 0..self.again.len() {
+            if let Some(index) = self.again.pop_front() {
+                self.go_on(index);
             }
         }
     }
@@ -320,7 +348,7 @@ impl Engine {
         if link.stage != Stage::Open && link.stage != Stage::Leaving {
             return;
         }
-        self.read(index, false);
+        self.read(index);
         self.speak_on(index);
     }
 
@@ -330,7 +358,7 @@ impl Engine {
             self.undecided > 0 || !self.retries.is_empty() || self.next_dial_ns().is_some();
         if !self.ready_said && !waiting {
             self.ready_said = true;
-            let _ = self.reports.send(Report::Ready);
+            let _ = self.reports.send(Report::Reached(self.thread, Step::Ready));
         }
         if self.quiet_said {
             return;
@@ -347,15 +375,27 @@ impl Engine {
         let next = self.schedule.as_ref().and_then(Schedule::peek);
         let all_tried = next.is_none_or(|due| due.due_ns >= times.measure_to_ns);
         let over = now >= times.measure_to_ns
-            && (now >= times.drain_to_ns || (all_tried && !self.links.iter().any(Link::expects)));
+            && (now >= times.drain_to_ns || (all_tried && !self.awaits_anything()));
         if over {
             self.quiet_said = true;
+            self.count_undialled(times);
+            // Before the schedule is gone, which knows what of it was due inside the window.
+            for index in 0..self.links.len() as u32 {
+                self.settle_waiting(index);
+            }
             if let Some(schedule) = self.schedule.take() {
                 self.tally.counts.untried += schedule.left_until(times.measure_to_ns);
             }
             self.hand_over();
-            let _ = self.reports.send(Report::Quiet);
+            let _ = self.reports.send(Report::Reached(self.thread, Step::Quiet));
         }
+    }
+
+    /// Whether a connection owes an answer, or a short life that was due has yet to open.
+    fn awaits_anything(&self) -> bool {
+        (self.churning() && self.undecided > 0)
+            || self.life_due_ns().is_some()
+            || self.links.iter().any(Link::expects)
     }
 
     fn hand_over(&mut self) {
@@ -380,15 +420,14 @@ impl Engine {
         }
         let until = monotonic_ns() + LEAVE_NS;
         while self.open > 0 && monotonic_ns() < until {
-            let Ok(count) = self.epoll.wait(events, SLEEP_MAX) else { break };
+            let sleep = if self.again.is_empty() { SLEEP_MAX } else { Duration::ZERO };
+            let Ok(count) = self.epoll.wait(events, sleep) else { break };
             for at in 0..count {
                 if let Some(ready) = events.at(at) {
                     self.serve(ready);
                 }
             }
-            while let Some(index) = self.again.pop_front() {
-                self.go_on(index);
-            }
+            self.go_on_all();
         }
         for index in 0..self.links.len() as u32 {
             if !self.links[index as usize].is_down() {

@@ -1,5 +1,6 @@
 //! A connection from dialling to being open: connect, TLS, upgrade. Failures end here by name.
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use standpipe::sys::generator::monotonic_ns;
@@ -10,7 +11,7 @@ use super::{DIALS_IN_FLIGHT_MAX, Engine};
 use crate::plan::Traffic;
 use crate::secure::Secure;
 use crate::socket::{Got, Socket};
-use crate::tally::How;
+use crate::tally::{How, Who};
 use crate::upgrade::{self, Answer};
 
 /// A connection that is to come back waits this long first.
@@ -29,34 +30,43 @@ impl Engine {
         while let Some(next) = self.next_dial_ns().filter(|&next| next <= now) {
             let Some(index) = self.dialling.pop_front() else { break };
             self.dialled += 1;
+            let now = monotonic_ns();
+            if !self.churning() {
+                self.dial_one(index, now, now);
+                continue;
+            }
+            // How late we are ourselves: nobody could dial before there was a slot.
+            let possible_ns = next.max(self.links[index as usize].stage_ns);
+            if self.in_window(next) {
+                self.tally.lag.saturating_record(now.saturating_sub(possible_ns));
+            }
             // Short lives are dialled when due, and late ones have waited since then.
-            let since_ns = if self.churning() { next } else { monotonic_ns() };
-            self.dial_one(index, since_ns);
+            self.dial_one(index, next, now);
         }
     }
 
     /// When the next connect may begin; nothing while too many are undecided or more not allowed.
     pub(super) fn next_dial_ns(&self) -> Option<u64> {
         let &next = self.dialling.front()?;
-        let rate = match (self.plan.traffic, self.times) {
-            (Traffic::Churn { rate, .. }, Some(times)) => {
-                let due = self.first_dial_ns
-                    + (self.dialled as f64 * 1e9 * self.plan.threads as f64 / rate) as u64;
-                return (due < times.measure_to_ns).then_some(due);
-            }
-            (Traffic::Churn { .. }, None) => return None,
-            _ => self.plan.connect_rate / self.plan.threads as f64,
-        };
+        if self.churning() {
+            return self.life_due_ns();
+        }
+        let rate = self.plan.connect_rate / self.plan.threads as f64;
         if self.undecided >= DIALS_IN_FLIGHT_MAX || self.number(next) >= self.allowed {
             return None;
         }
         Some(self.first_dial_ns + (self.dialled as f64 * 1e9 / rate) as u64)
     }
 
-    fn dial_one(&mut self, index: u32, since_ns: u64) {
-        let number = self.number(index);
+    /// A name may have several addresses: they are taken in turn.
+    fn target_of(&self, number: u32) -> SocketAddr {
         let targets = &self.plan.target.addresses;
-        let to = targets[number as usize % targets.len()];
+        targets[number as usize % targets.len()]
+    }
+
+    fn dial_one(&mut self, index: u32, since_ns: u64, now: u64) {
+        let number = self.number(index);
+        let to = self.target_of(number);
         self.tally.counts.dialled += 1;
         self.conductor.gauge(self.thread).dialled.fetch_add(1, Relaxed);
         let stream = match dial(to, self.plan.sources.of(number)) {
@@ -74,6 +84,8 @@ impl Engine {
         link.socket = Some(Socket::new(stream, secure));
         link.stage = Stage::Connecting;
         link.since_ns = since_ns;
+        link.stage_ns = now;
+        link.finished = false;
         self.undecided += 1;
     }
 
@@ -89,9 +101,7 @@ impl Engine {
             // Readiness without a decision: the connect is still under way.
             Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => return,
             Err(error) => {
-                let number = self.number(index);
-                let targets = &self.plan.target.addresses;
-                let to = targets[number as usize % targets.len()];
+                let to = self.target_of(self.number(index));
                 return self.give_up(index, name_failure(&error, to));
             }
             Ok(()) => {}
@@ -167,7 +177,7 @@ impl Engine {
                 self.read_answer(index, ended);
             }
             match self.links[index as usize].stage {
-                Stage::Open => return self.read(index, ended),
+                Stage::Open => return self.read(index),
                 Stage::Down => return,
                 _ if ended => {
                     return self.give_up(index, "tls: closed during the handshake".into());
@@ -252,38 +262,55 @@ impl Engine {
     fn not_opened(&mut self, index: u32, why: String) {
         self.tally.counts.failed += 1;
         self.tally.error(why);
+        self.come_back(index, monotonic_ns());
+    }
+
+    /// A link is down: its slot is free for the next short life, or it is dialled again later.
+    fn come_back(&mut self, index: u32, now: u64) {
+        self.links[index as usize].stage_ns = now;
         if self.churning() {
             self.dialling.push_back(index);
-        } else if self.plan.redial && self.times.is_some() {
-            self.retries.push_back((monotonic_ns() + REDIAL_NS, index));
+        } else if self.plan.redial && self.times.is_some() && !self.conductor.leaving() {
+            self.retries.push_back((now + REDIAL_NS, index));
         }
     }
 
-    /// Connections that take longer than allowed to open are given up.
+    /// Connections that take longer than allowed to open are given up, and so are those whose
+    /// goodbye is not answered: among short lives they would hold slots for ever.
     pub(super) fn time_out(&mut self, now: u64) {
-        if self.undecided == 0 {
+        if self.undecided == 0 && !self.churning() {
             return;
         }
         let limit = self.plan.connect_timeout.as_nanos() as u64;
         for index in 0..self.links.len() as u32 {
             let link = &self.links[index as usize];
-            let at = match link.stage {
+            // Not since it was due: a dial that came late has all its time still before it.
+            if now.saturating_sub(link.stage_ns) <= limit {
+                continue;
+            }
+            let stage = link.stage;
+            let at = match stage {
                 Stage::Connecting => "connect",
                 Stage::Securing => "tls",
                 Stage::Upgrading => "upgrade",
-                _ => continue,
+                Stage::Leaving => {
+                    self.tally.counts.unclosed += 1;
+                    self.tally.error("close: our goodbye was not answered in time");
+                    self.drop_link(index, Who::Us, How::Fin);
+                    continue;
+                }
+                Stage::Down | Stage::Open => continue,
             };
-            if now.saturating_sub(link.since_ns) > limit {
-                self.give_up(index, format!("{at}: no answer in time"));
-            }
+            self.give_up(index, format!("{at}: no answer in time"));
         }
     }
 
     /// Forgets a connection that was open, with a record of who ended it and how.
-    pub(super) fn drop_link(&mut self, index: u32, who: super::Who, how: How) {
+    pub(super) fn drop_link(&mut self, index: u32, who: Who, how: How) {
         let now = monotonic_ns();
         let connection = self.number(index);
         let unanswered = self.abandon(index);
+        self.miss_waiting(index);
         let link = &mut self.links[index as usize];
         let expected = link.stage == Stage::Leaving;
         let close = crate::tally::Close {
@@ -295,7 +322,7 @@ impl Engine {
             unanswered,
         };
         if !expected {
-            self.tally.counts.closed_by_peer += u64::from(who == super::Who::Peer);
+            self.tally.counts.closed_by_peer += u64::from(who == Who::Peer);
         }
         self.tally.close(close);
         link.socket = None;
@@ -305,10 +332,6 @@ impl Engine {
         link.stage = Stage::Down;
         self.open -= 1;
         self.conductor.gauge(self.thread).open.store(self.open as u32, Relaxed);
-        if self.churning() {
-            self.dialling.push_back(index);
-        } else if self.plan.redial && self.times.is_some() && !self.conductor.leaving() {
-            self.retries.push_back((now + REDIAL_NS, index));
-        }
+        self.come_back(index, now);
     }
 }

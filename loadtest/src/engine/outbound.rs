@@ -29,7 +29,7 @@ impl Engine {
             link.sent = sequence + 1;
             link.due = link.sent;
             link.account.skip_to(link.sent);
-            self.tally.counts.missed += u64::from(measured);
+            self.tally.counts.missed += u64::from(measured && link.habit == Habit::Normal);
             return;
         }
         link.due = sequence + 1;
@@ -193,14 +193,44 @@ impl Engine {
 
     /// What is still under way when the run ends is lost, and what was due and never taken unsent.
     pub(super) fn settle_account(&mut self, index: u32) {
-        let link = &mut self.links[index as usize];
+        let link = &self.links[index as usize];
         if link.stage != Stage::Open || self.plan.traffic == Traffic::Listen {
             return;
         }
-        if link.habit == Habit::Normal {
-            self.tally.counts.unsent += u64::from(link.due.saturating_sub(link.sent));
-        }
+        self.settle_waiting(index);
         self.abandon(index);
+    }
+
+    /// What was due and never taken is unsent, and is not sent later either.
+    pub(super) fn settle_waiting(&mut self, index: u32) {
+        let waiting = self.waiting(index);
+        let link = &mut self.links[index as usize];
+        if link.habit == Habit::Normal {
+            self.tally.counts.unsent += waiting;
+        }
+        link.due = link.due.min(link.sent);
+    }
+
+    /// The connection is gone, and with it what was due and found no room in its socket: that is
+    /// missed. Its numbers stay unused, or the link would wait for them for ever when it is back.
+    pub(super) fn miss_waiting(&mut self, index: u32) {
+        let waiting = self.waiting(index);
+        let link = &mut self.links[index as usize];
+        if link.habit == Habit::Normal {
+            self.tally.counts.missed += waiting;
+        }
+        if link.due > link.sent {
+            link.sent = link.due;
+            link.account.skip_to(link.sent);
+        }
+    }
+
+    /// How many messages that were due inside the window wait for room in the socket.
+    fn waiting(&self, index: u32) -> u64 {
+        let link = &self.links[index as usize];
+        let Some(schedule) = &self.schedule else { return 0 };
+        let due_ns = |number: u32| schedule.relative(link.due - 1, link.due_ns, number);
+        (link.sent..link.due).filter(|&number| self.in_window(due_ns(number))).count() as u64
     }
 
     /// Writes off what is under way; returns how many messages that were.
@@ -233,6 +263,7 @@ impl Engine {
             }
         }
         link.stage = Stage::Leaving;
+        link.stage_ns = monotonic_ns();
         if self.plan.reset || link.habit == Habit::Gone {
             if let Some(socket) = &link.socket {
                 socket.reset_on_close();

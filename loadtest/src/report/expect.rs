@@ -128,25 +128,23 @@ impl Expectation {
         let total = &outcome.total;
         let counts = &total.counts;
         if let Some((which, quantile)) = percentile(&self.name) {
-            let histogram = match which {
-                "lag_" => &total.lag,
-                "connect_" => &total.connect,
-                _ => &total.latency,
+            // What was due and never answered, or never dialled, took longer than anything.
+            return match which {
+                "connect_" => outcome.connect_at(quantile),
+                "lag_" => {
+                    (!total.lag.is_empty()).then(|| total.lag.value_at_quantile(quantile) as f64)
+                }
+                _ => outcome.latency_at(quantile),
             };
-            // What was due and never answered took longer than anything.
-            let due = if which.is_empty() { counts.measured_sent + counts.unsent } else { 0 };
-            if (total.latency.len() as f64) < quantile * due as f64 {
-                return Some(f64::INFINITY);
-            }
-            return (!histogram.is_empty()).then(|| histogram.value_at_quantile(quantile) as f64);
         }
         let count = |count: u64| Some(count as f64);
         match self.name.as_str() {
+            "max" | "mean" if outcome.asked() > total.latency.len() => Some(f64::INFINITY),
             "max" => (!total.latency.is_empty()).then(|| total.latency.max() as f64),
             "mean" => (!total.latency.is_empty()).then(|| total.latency.mean()),
             "rate" => Some(outcome.achieved_rate()),
             "answered" => Some(outcome.answered_rate()),
-            "achieved" => outcome.intended_rate.map(|rate| 100.0 * outcome.achieved_rate() / rate),
+            "achieved" => outcome.achieved_percent(),
             "errors" => count(outcome.errors()),
             "faults" => count(faults(counts)),
             "lost" => count(counts.lost()),
@@ -169,7 +167,10 @@ impl Expectation {
         let timed = percentile(&self.name).is_some()
             || ["max", "mean", "cpu", "own_cpu"].contains(&self.name.as_str());
         match (timed, self.name.as_str()) {
-            (true, _) if found.is_infinite() => "no answer at all".into(),
+            (true, name) if found.is_infinite() && name.starts_with("connect_") => {
+                "connections that were never dialled".into()
+            }
+            (true, _) if found.is_infinite() => "messages that were never answered".into(),
             (true, _) => crate::units::show_ns(found as u64),
             (false, "achieved") => format!("{found:.3} %"),
             _ => format!("{}", (found * 1000.0).round() / 1000.0),
@@ -201,6 +202,28 @@ mod tests {
         assert_eq!(Expectation::parse("achieved>=99.9%").unwrap().value, 99.9);
         assert_eq!(Expectation::parse("cpu<15us").unwrap().value, 15_000.0);
         assert!(Expectation::parse("longest_stall_ms<50").is_ok());
+    }
+
+    #[test]
+    fn what_was_never_answered_fails_the_tail() {
+        let mut outcome = Outcome::blank("run", "tcp://x", 1);
+        for _ in 0..98 {
+            outcome.total.latency.saturating_record(1_000_000);
+        }
+        outcome.total.counts.measured_sent = 98;
+        let fails = |outcome: &Outcome, text: &str| {
+            Expectation::parse(text).unwrap().failure(outcome).is_some()
+        };
+        for text in ["p50<5ms", "p99<5ms", "max<5ms", "mean<5ms"] {
+            assert!(!fails(&outcome, text), "{text}");
+        }
+        // Two that were lost, or waited to the end: two in a hundred took for ever.
+        outcome.total.counts.measured_sent = 99;
+        outcome.total.counts.unsent = 1;
+        assert!(!fails(&outcome, "p50<5ms") && !fails(&outcome, "p98<5ms"));
+        for text in ["p99<5ms", "p99.9<1h", "max<1h", "mean<1h"] {
+            assert!(fails(&outcome, text), "{text}");
+        }
     }
 
     #[test]

@@ -29,10 +29,11 @@ pub fn write(outcome: &Outcome, path: &Path) -> Result<(), String> {
         .with_max_value_divisor(MAX_DIVISOR)
         .begin_log_with(&mut writer, &mut serializer)
         .map_err(|error| failed(&error))?;
-    for (from_s, to_s, histogram) in &outcome.intervals {
+    for (from_s, to_s, packed) in outcome.intervals.iter().flatten() {
         let (start, length) =
             (Duration::from_secs_f64(*from_s), Duration::from_secs_f64(to_s - from_s));
-        log.write_histogram(histogram, start, length, None).map_err(|error| failed(&error))?;
+        let histogram = packed.open();
+        log.write_histogram(&histogram, start, length, None).map_err(|error| failed(&error))?;
     }
     Ok(())
 }
@@ -49,7 +50,7 @@ mod tests {
         let mut outcome = Outcome::blank("run", "tcp://x", 1);
         let mut histogram = crate::tally::histogram();
         histogram.record(1_000_000).unwrap();
-        outcome.intervals.push((1.0, 2.0, histogram));
+        outcome.intervals = Some(vec![(1.0, 2.0, crate::tally::Packed::new(&histogram))]);
         let path = std::env::temp_dir().join(format!("standpipe-load-{}.hlog", std::process::id()));
         write(&outcome, &path).unwrap();
         let text = Arc::new(std::fs::read(&path).unwrap());

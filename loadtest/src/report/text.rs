@@ -119,6 +119,10 @@ fn proof(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
             counts.missed, counts.unsent
         )?;
     }
+    if counts.given_up > 0 {
+        let count = show_count(counts.given_up);
+        writeln!(out, "             {count} under way when a storm dropped their connections")?;
+    }
     writeln!(
         out,
         "bytes        {} out, {} in",

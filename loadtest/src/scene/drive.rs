@@ -9,18 +9,20 @@ use std::time::{Duration, Instant};
 use standpipe::sys::generator::monotonic_ns;
 
 use crate::cli::TargetArgs;
-use crate::conductor::{Conductor, Report, Times};
+use crate::conductor::{Conductor, Muster, Report, Step, Times};
 use crate::engine;
 use crate::live::Live;
 use crate::outcome::{Moment, Outcome, Target, Weighing};
 use crate::plan::{Plan, Traffic};
 use crate::report::Expectation;
 use crate::signals::Interrupt;
-use crate::tally::Tally;
+use crate::tally::{Packed, Tally};
 use crate::watch::{self, Look};
 
 /// How often the main thread looks around.
 const TICK: Duration = Duration::from_millis(100);
+/// How long last answers are still awaited once somebody is in a hurry.
+const HURRY_NS: u64 = 500_000_000;
 /// From saying "start" to the first message being due.
 const LEAD_IN_NS: u64 = 20_000_000;
 
@@ -30,9 +32,7 @@ pub struct Drive {
     interrupt: Interrupt,
     reports: Receiver<Report>,
     threads: Vec<JoinHandle<()>>,
-    ready: usize,
-    quiet: usize,
-    done: usize,
+    muster: Muster,
     live: Live,
     outcome: Outcome,
     /// What intervals ending in the current second add up to.
@@ -66,8 +66,13 @@ impl Drive {
                 Traffic::Open { rate } => Some(rate * (1.0 - plan.odd_share())),
                 _ => None,
             },
+            intended_lives: match plan.traffic {
+                Traffic::Churn { rate, .. } => Some(rate),
+                _ => None,
+            },
             size: size.to_owned(),
             lag_bound_ns: args.output.lag_bound.as_nanos() as u64,
+            intervals: args.output.hlog.is_some().then(Vec::new),
             ..Outcome::blank(scene, &plan.target.url, plan.connections)
         };
         let (sender, reports) = channel();
@@ -77,9 +82,7 @@ impl Drive {
             interrupt: interrupt.clone(),
             reports,
             threads: Vec::new(),
-            ready: 0,
-            quiet: 0,
-            done: 0,
+            muster: Muster::new(plan.threads),
             outcome,
             second: Tally::new(),
             second_ns: began_ns,
@@ -113,9 +116,7 @@ impl Drive {
         }
         if self.outcome.open_at_start == 0 && !self.interrupt.came() {
             self.conductor.leave();
-            while self.done < self.plan.threads {
-                self.tick();
-            }
+            self.wait_done();
             let mut total = std::mem::take(&mut self.outcome.total);
             total.add(std::mem::take(&mut self.second));
             return Err(why_nothing_opened(&self.outcome.url, &total));
@@ -130,23 +131,30 @@ impl Drive {
 
     /// Waits for the threads to be ready (again).
     pub fn wait_ready(&mut self) {
-        while self.ready < self.plan.threads && self.going() {
+        while !self.muster.all(Step::Ready) && self.going() {
             self.tick();
         }
-        self.ready = 0;
+        self.muster.forget(Step::Ready);
+    }
+
+    /// Waits until every thread has left.
+    fn wait_done(&mut self) {
+        while !self.muster.all(Step::Done) {
+            self.tick();
+        }
     }
 
     /// All drop everything and come back; returns how long it took until all were back.
     pub fn storm(&mut self, limit: Duration) -> Option<Duration> {
-        self.ready = 0;
+        self.muster.forget(Step::Ready);
         self.live.phase("storm");
         let began = Instant::now();
         self.conductor.storm();
-        while self.ready < self.plan.threads && self.going() && began.elapsed() < limit {
+        while !self.muster.all(Step::Ready) && self.going() && began.elapsed() < limit {
             self.tick();
         }
-        let back = self.ready == self.plan.threads;
-        self.ready = 0;
+        let back = self.muster.all(Step::Ready) && !self.muster.all(Step::Done);
+        self.muster.forget(Step::Ready);
         back.then(|| began.elapsed())
     }
 
@@ -157,7 +165,7 @@ impl Drive {
 
     /// Anybody still working, and nobody in a hurry?
     pub fn going(&self) -> bool {
-        self.done < self.plan.threads && !self.interrupt.came()
+        !self.muster.all(Step::Done) && !self.interrupt.came()
     }
 
     pub fn outcome(&mut self) -> &mut Outcome {
@@ -199,7 +207,7 @@ impl Drive {
         let measure_to_ns = measure_from_ns + duration.as_nanos() as u64;
         let drain_to_ns = measure_to_ns + self.plan.drain.as_nanos() as u64;
         self.outcome.times = Times { start_ns, measure_from_ns, measure_to_ns, drain_to_ns };
-        self.quiet = 0;
+        self.muster.forget(Step::Quiet);
         self.conductor.start(self.outcome.times);
         self.live.phase("warming up");
         self.until(measure_from_ns);
@@ -217,7 +225,7 @@ impl Drive {
         if now < times.measure_to_ns {
             times.measure_to_ns = now.max(times.measure_from_ns + 1);
             let drain = self.plan.drain.as_nanos() as u64;
-            let patience = if self.interrupt.came() { 500_000_000 } else { drain };
+            let patience = if self.interrupt.came() { HURRY_NS } else { drain };
             times.drain_to_ns = times.measure_to_ns + patience;
             self.conductor.start(*times);
         }
@@ -226,8 +234,15 @@ impl Drive {
         self.outcome.interrupted |= self.interrupt.came();
         self.outcome.measured_s += (times.measure_to_ns - times.measure_from_ns) as f64 / 1e9;
         self.live.phase("last answers");
-        while self.quiet < self.plan.threads && self.done < self.plan.threads {
+        let mut hurried = false;
+        while !self.muster.all(Step::Quiet) {
             self.tick();
+            if self.interrupt.came() && !hurried {
+                hurried = true;
+                let times = &mut self.outcome.times;
+                times.drain_to_ns = times.drain_to_ns.min(monotonic_ns() + HURRY_NS);
+                self.conductor.start(*times);
+            }
         }
     }
 
@@ -283,11 +298,9 @@ impl Drive {
             match self.reports.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(Report::Interval(tally)) => self.second.add(*tally),
                 // A change of state is for the caller to look at, at once.
-                Ok(Report::Ready) => break self.ready += 1,
-                Ok(Report::Quiet) => break self.quiet += 1,
-                Ok(Report::Done) => break self.done += 1,
+                Ok(Report::Reached(thread, step)) => break self.muster.note(thread, step),
                 Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => break self.done = self.plan.threads,
+                Err(RecvTimeoutError::Disconnected) => break self.muster.dismiss(),
             }
         }
         let now = monotonic_ns();
@@ -313,7 +326,7 @@ impl Drive {
             open: self.open_now(),
             sent: counts.sent,
             received: counts.received,
-            errors: counts.failed + counts.closed_by_peer + crate::outcome::faults(counts),
+            errors: crate::outcome::errors(counts),
             p50_ns: latency.value_at_quantile(0.5),
             p99_ns: latency.value_at_quantile(0.99),
             max_ns: latency.max(),
@@ -321,9 +334,11 @@ impl Drive {
             target_rss_bytes: look.rss_bytes,
         });
         self.live.second(self.outcome.moments.last());
-        if !latency.is_empty() {
+        if let Some(intervals) = &mut self.outcome.intervals
+            && !latency.is_empty()
+        {
             let from_s = (self.second_ns - self.outcome.began_ns) as f64 / 1e9;
-            self.outcome.intervals.push((from_s, at_s, latency.clone()));
+            intervals.push((from_s, at_s, Packed::new(latency)));
         }
         self.second_ns = now;
         self.outcome.total.add(second);
@@ -333,12 +348,11 @@ impl Drive {
     pub fn finish(mut self) -> Outcome {
         self.outcome.interrupted |= self.interrupt.came();
         self.conductor.leave();
-        while self.done < self.plan.threads {
-            self.tick();
-        }
+        self.wait_done();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
-                self.outcome.notes.push("a generator thread came to grief".into());
+                let why = "a generator thread came to grief, and with it what it had counted";
+                self.outcome.void_why.get_or_insert(why.into());
             }
         }
         self.close_second(monotonic_ns());

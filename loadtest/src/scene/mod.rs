@@ -35,7 +35,7 @@ pub fn bulk(args: &BulkArgs, interrupt: &Interrupt) -> Result {
     drive.open()?;
     drive.measure()?;
     let mut outcome = drive.finish();
-    outcome.note_streams(&args.direction);
+    outcome.note_streams(args.direction);
     Ok(outcome)
 }
 
@@ -167,7 +167,7 @@ pub fn nat(args: &NatArgs, interrupt: &Interrupt) -> Result {
     drive.open()?;
     drive.measure()?;
     let mut outcome = drive.finish();
-    outcome.note_split();
+    outcome.note_split(args.servers);
     Ok(outcome)
 }
 
@@ -180,7 +180,7 @@ pub fn churn(args: &ChurnArgs, interrupt: &Interrupt) -> Result {
     if outcome.total.counts.opened == 0 && !outcome.interrupted {
         return Err(why_nothing_opened(&outcome.url, &outcome.total));
     }
-    outcome.note_churn(args.rate);
+    outcome.note_churn();
     Ok(outcome)
 }
 

@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::chain::certificates;
 use crate::config::plan::{CertificateFiles, Tls, UnknownName};
 
-/// See the module's words.
+/// A test's own certificate authority; the folder, and every file in it, goes when it is dropped.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: tempfile::TempDir,

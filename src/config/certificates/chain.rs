@@ -6,13 +6,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustls::Error;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SigningKey};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::{Problem, Shown, provider, read};
+use super::pem::{Wanted, fault};
+use super::{Part, Problem, Shown, provider, read};
 use crate::config::plan::CertificateFiles;
 
-/// See the module's words.
+/// A certificate chain with its private key, proven to match, and what of it is shown to operators.
 #[derive(Debug)]
 pub(super) struct Chain {
     pub key: Arc<CertifiedKey>,
@@ -20,29 +21,50 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    /// Reads both files. Faults that make the pair useless are errors; what a client might merely
-    /// object to goes to `warnings`.
-    pub fn load(files: &CertificateFiles, warnings: &mut Vec<Problem>) -> Result<Self, Problem> {
-        let path = &files.cert;
-        let certificates = certificates(path)?;
-        let key = read(&files.key)?;
-        let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| {
-            Problem::new(&files.key, error, "a PEM private key (PKCS#8, PKCS#1 or SEC1) is needed")
-        })?;
-        let key = provider().key_provider.load_private_key(key).map_err(|error| {
-            Problem::new(&files.key, error, "use an ECDSA, Ed25519 or RSA (2048 bits or more) key")
-        })?;
-        let certified = CertifiedKey::new(certificates, key);
+    /// Reads both files of a section's `pair`. Faults that make it useless are errors; what a
+    /// client might merely object to goes to `warnings`.
+    pub fn load(
+        files: &CertificateFiles,
+        pair: usize,
+        warnings: &mut Vec<Problem>,
+    ) -> Result<Self, Vec<Problem>> {
+        let (path, of_cert, of_key) = (&files.cert, Part::Certificate(pair), Part::Key(pair));
+        let mut problems = Vec::new();
+        let chain = certificates(path).map_err(|problem| problems.push(problem.of(of_cert)));
+        let key = key(&files.key).map_err(|problem| problems.push(problem.of(of_key)));
+        let (Ok(chain), Ok(key)) = (chain, key) else { return Err(problems) };
+        let certified = CertifiedKey::new(chain, key);
         certified.keys_match().map_err(|error| match error {
             Error::InconsistentKeys(_) => {
-                let remedy = "give the private key of the chain's first certificate";
-                Problem::new(&files.key, error, remedy)
+                let what = format!("is not the key of the first certificate in {}", path.display());
+                let remedy = "give the private key that this certificate was issued for";
+                vec![Problem::new(&files.key, what, remedy).of(of_key)]
             }
-            error => Problem::new(path, error, "an X.509 version 3 certificate is needed"),
+            error => {
+                let remedy = "an X.509 version 3 certificate is needed";
+                vec![Problem::new(path, error, remedy).of(of_cert)]
+            }
         })?;
-        let shown = shown(path, &certified.cert, warnings)?;
+        let mut said = Vec::new();
+        let shown = shown(path, &certified.cert, &mut said);
+        let shown = shown.map_err(|problem| vec![problem.of(of_cert)])?;
+        warnings.extend(said.into_iter().map(|warning| warning.of(of_cert)));
         Ok(Self { key: Arc::new(certified), shown })
     }
+}
+
+/// The private key of a PEM file.
+fn key(path: &std::path::Path) -> Result<Arc<dyn SigningKey>, Problem> {
+    let text = read(path)?;
+    if let Some(problem) = fault(path, &text, Wanted::Key) {
+        return Err(problem);
+    }
+    let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
+        Problem::new(path, error, "a PEM private key (PKCS#8, PKCS#1 or SEC1) is needed")
+    })?;
+    provider().key_provider.load_private_key(key).map_err(|error| {
+        Problem::new(path, error, "use an ECDSA, Ed25519 or RSA (2048 bits or more) key")
+    })
 }
 
 /// All certificates of a PEM file; at least one.
@@ -51,6 +73,9 @@ pub(super) fn certificates(
 ) -> Result<Vec<CertificateDer<'static>>, Problem> {
     let remedy = "a PEM file of certificates is needed";
     let text = read(path)?;
+    if let Some(problem) = fault(path, &text, Wanted::Certificates) {
+        return Err(problem);
+    }
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match certificates {
         Ok(list) if list.is_empty() => Err(Problem::new(path, "no certificate in it", remedy)),

@@ -7,33 +7,72 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::chain::{Chain, certificates};
 use super::heard::Ear;
 use super::sessions::Sessions;
-use super::{Loaded, Problem, ToServer, VERSIONS, provider};
+use super::{Loaded, Part, Problem, ToServer, VERSIONS, provider};
 use crate::config::plan::{Server, ServerAddress, ServerTls};
 
+/// What tells two client configurations apart: they cannot be compared themselves. Whoever shows
+/// the same chain has its key, for the two were proven to belong together.
+#[derive(Debug, Clone)]
+pub(super) struct MadeOf {
+    /// `None`: any server is believed.
+    roots: Option<Arc<RootCertStore>>,
+    shown: Option<Arc<CertifiedKey>>,
+}
+
+impl PartialEq for MadeOf {
+    fn eq(&self, other: &Self) -> bool {
+        let roots = match (&self.roots, &other.roots) {
+            (Some(ours), Some(theirs)) => ours.roots == theirs.roots,
+            (ours, theirs) => ours.is_none() && theirs.is_none(),
+        };
+        let shown = match (&self.shown, &other.shown) {
+            (Some(ours), Some(theirs)) => ours.cert == theirs.cert,
+            (ours, theirs) => ours.is_none() && theirs.is_none(),
+        };
+        roots && shown
+    }
+}
+
 impl ToServer {
+    /// The same as `self`, with the configuration of `before` if that was made of the same:
+    /// sessions are resumed, kept connections stay and checks go on undisturbed.
+    pub fn or_as_before(self: Arc<Self>, before: &Arc<Self>) -> Arc<Self> {
+        if self.made_of != before.made_of {
+            return self;
+        }
+        if self.names == before.names {
+            return before.clone();
+        }
+        let (names, made_of) = (self.names.clone(), before.made_of.clone());
+        Arc::new(Self { client: before.client.clone(), names, made_of })
+    }
+
     /// Loads and proves everything the section names, for these servers.
     ///
     /// # Errors
     /// Files that cannot be read or make no sense, and servers without a name to verify.
     pub fn load(tls: &ServerTls, servers: &[Server]) -> Result<Loaded<Self>, Vec<Problem>> {
         let (mut warnings, mut problems) = (Vec::new(), Vec::new());
-        let verifier = verifier(tls, &mut warnings).map_err(|problem| problems.push(problem));
-        let ours = tls.client_cert.as_ref().map(|files| Chain::load(files, &mut warnings));
-        let ours = ours.transpose().map_err(|problem| problems.push(problem));
+        let verifier = verifier(tls, &mut warnings)
+            .map_err(|problem| problems.push(problem.of(Part::Authorities)));
+        let ours = tls.client_cert.as_ref().map(|files| Chain::load(files, 0, &mut warnings));
+        let ours = ours.transpose().map_err(|all| problems.extend(all));
         let names = servers.iter().filter_map(|server| {
             let name = name(tls.server_name.as_deref(), server);
             name.map_err(|problem| problems.push(problem)).ok()
         });
         let names = names.collect();
-        let (Ok(verifier), Ok(ours), true) = (verifier, ours, problems.is_empty()) else {
+        let (Ok((verifier, roots)), Ok(ours), true) = (verifier, ours, problems.is_empty()) else {
             return Err(problems);
         };
 
+        let made_of = MadeOf { roots, shown: ours.as_ref().map(|chain| chain.key.clone()) };
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(VERSIONS)
             .expect("the provider has suites of both versions")
@@ -48,7 +87,7 @@ impl ToServer {
         client.enable_secret_extraction = true;
         client.key_log = Arc::new(Ear { lines: false });
         client.resumption = Resumption::store(Arc::new(Sessions::new()));
-        Ok(Loaded { value: Self { client: Arc::new(client), names }, warnings })
+        Ok(Loaded { value: Self { client: Arc::new(client), names, made_of }, warnings })
     }
 }
 
@@ -72,15 +111,15 @@ fn name(configured: Option<&str>, server: &Server) -> Result<ServerName<'static>
     }
 }
 
+/// Who decides whether a server is believed, and by which roots; `None`: any server is.
 fn verifier(
     tls: &ServerTls,
     warnings: &mut Vec<Problem>,
-) -> Result<Arc<dyn ServerCertVerifier>, Problem> {
+) -> Result<(Arc<dyn ServerCertVerifier>, Option<Arc<RootCertStore>>), Problem> {
+    // That this is unwise was said when the file was read.
     if tls.insecure {
-        let file = Path::new("pools");
-        let what = "`verify = false`: any server is believed";
-        warnings.push(Problem::new(file, what, "give a `ca` and leave `verify` out"));
-        return Ok(Arc::new(Anyone(provider())));
+        let anyone: Arc<dyn ServerCertVerifier> = Arc::new(Anyone(provider()));
+        return Ok((anyone, None));
     }
     let mut roots = RootCertStore::empty();
     let remedy = "give the authority that signs the servers' certificates as `ca`";
@@ -102,8 +141,11 @@ fn verifier(
             system
         }
     };
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
-    verifier.map(|v| v as _).map_err(|error| Problem::new(file, error, remedy))
+    let roots = Arc::new(roots);
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider()).build();
+    let verifier = verifier.map_err(|error| Problem::new(file, error, remedy))?;
+    let verifier: Arc<dyn ServerCertVerifier> = verifier;
+    Ok((verifier, Some(roots)))
 }
 
 /// Believes any certificate whose key signed the handshake.

@@ -11,7 +11,7 @@ use super::chain::{Chain, certificates};
 use super::heard::Ear;
 use super::shelf::Shelf;
 use super::tickets::{Purpose, purpose};
-use super::{FromClient, Loaded, Problem, Tickets, VERSIONS, provider};
+use super::{FromClient, Loaded, Part, Problem, Tickets, VERSIONS, provider};
 use crate::config::plan::{ClientCa, Tls};
 
 impl FromClient {
@@ -22,17 +22,18 @@ impl FromClient {
     pub fn load(tls: &Tls, tickets: &Tickets) -> Result<Loaded<Self>, Vec<Problem>> {
         let (mut warnings, mut problems) = (Vec::new(), Vec::new());
         let mut chains = Vec::new();
-        for files in &tls.certificates {
-            match Chain::load(files, &mut warnings) {
+        for (pair, files) in tls.certificates.iter().enumerate() {
+            match Chain::load(files, pair, &mut warnings) {
                 Ok(chain) => chains.push(chain),
-                Err(problem) => problems.push(problem),
+                Err(all) => problems.extend(all),
             }
         }
-        let clients = clients(tls.client_ca.as_ref()).map_err(|problem| problems.push(problem));
+        let clients = clients(tls.client_ca.as_ref())
+            .map_err(|problem| problems.push(problem.of(Part::Authorities)));
         let purpose = clients.as_ref().map_or([0; 32], |(_, purpose)| *purpose);
         let ticketer = tickets
             .maker(tls.ticket_keys.as_deref(), purpose)
-            .map_err(|problem| problems.push(problem));
+            .map_err(|problem| problems.push(problem.of(Part::Tickets)));
         let (Ok((verifier, _)), Ok(ticketer), true) = (clients, ticketer, problems.is_empty())
         else {
             return Err(problems);
@@ -60,7 +61,7 @@ impl FromClient {
     }
 }
 
-/// Who checks clients' certificates, and what sessions are for then.
+/// What verifies clients' certificates, and the purpose that sessions have then.
 fn clients(
     client_ca: Option<&ClientCa>,
 ) -> Result<(Arc<dyn ClientCertVerifier>, Purpose), Problem> {

@@ -16,7 +16,7 @@ use crate::config::plan::UnknownName;
 /// Indices into the shelf's keys, cheapest to sign with first.
 type Keys = Vec<usize>;
 
-/// See the module's words.
+/// All certificates of one listener: rustls asks it which one a client is shown.
 #[derive(Debug)]
 pub(super) struct Shelf {
     keys: Vec<Arc<CertifiedKey>>,

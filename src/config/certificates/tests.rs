@@ -48,6 +48,43 @@ fn every_mistake_is_told_at_once() {
 }
 
 #[test]
+fn a_device_and_a_file_without_end_are_refused_unread() {
+    let authority = Authority::new();
+    let one = authority.issue("one", &["one.example"], Kind::Ecdsa);
+    let large = authority.path("large.pem");
+    std::fs::write(&large, vec![b'\n'; (1 << 20) + 1]).unwrap();
+    let linked = authority.path("linked.pem");
+    std::os::unix::fs::symlink(&one.cert, &linked).unwrap();
+    for (cert, words) in [
+        (PathBuf::from("/dev/zero"), Some("not a regular file")),
+        (authority.path(""), Some("is a directory")),
+        (large, Some("larger than 1 MiB")),
+        (linked, None),
+    ] {
+        let key = one.key.clone();
+        let told = load(&section(vec![CertificateFiles { cert, key }]));
+        let told = told.map(drop).map_err(|problems| problems[0].to_string());
+        match words {
+            None => assert_eq!(told, Ok(())),
+            Some(words) => assert!(told.clone().is_err_and(|it| it.contains(words)), "{told:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_swapped_pair_is_told_on_both_sides() {
+    let authority = Authority::new();
+    let one = authority.issue("one", &["one.example"], Kind::Ecdsa);
+    let swapped = CertificateFiles { cert: one.key.clone(), key: one.cert.clone() };
+    let problems = load(&section(vec![swapped])).unwrap_err();
+    let [cert, key] = &problems[..] else { panic!("two problems: {problems:?}") };
+    assert_eq!((cert.part, &cert.file), (Part::Certificate(0), &one.key));
+    assert!(cert.what.contains("holds a private key, not a certificate"), "{cert}");
+    assert_eq!((key.part, &key.file), (Part::Key(0), &one.cert));
+    assert!(key.what.contains("holds a certificate, not a private key"), "{key}");
+}
+
+#[test]
 fn an_expired_or_disordered_chain_is_used_with_a_warning() {
     let authority = Authority::new();
     let old = authority.issue("old", &["old.example"], Kind::Expired);
@@ -111,7 +148,7 @@ fn servers_are_verified_by_configured_name_host_or_address() {
     tls.server_name = None;
     tls.insecure = true;
     tls.ca = Some("/nowhere".into());
-    assert_eq!(ToServer::load(&tls, &list).unwrap().warnings.len(), 1);
+    assert_eq!(ToServer::load(&tls, &list).unwrap().warnings, []);
     tls.insecure = false;
     assert!(ToServer::load(&tls, &list).is_err());
 }

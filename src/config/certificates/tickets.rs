@@ -26,8 +26,8 @@ pub struct Tickets {
     random: Mutex<HashMap<Purpose, Arc<dyn ProducesTickets>>>,
 }
 
-/// What a session was let in for. A ticket must not carry anybody past a client-certificate check
-/// that the listener where it was earned did not make.
+/// Under which check of client certificates a session began. A client must not use a ticket to pass
+/// a check that the listener which gave the ticket did not make.
 pub(super) type Purpose = [u8; 32];
 
 /// The purpose of a listener's sessions.

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::certificates::{OfListener, Places};
 use crate::config::plan::{
     CertificateFiles, ClientCa, ClientHeaders, HttpLimits, L7, Listener, Ping, Service, Tls,
     UnknownName, WhenEmpty,
 };
 use crate::config::problem::{At, Place, set};
 use crate::config::written::{self, Mode};
+use crate::proto::http::names;
 
 use super::Proof;
+use super::pool::transpose;
 
 impl Proof<'_> {
     pub fn listener(&self, written: &written::Listener) -> Option<Listener> {
@@ -26,17 +29,16 @@ impl Proof<'_> {
             Some(Mode::L7) => self.l7(written),
             None => self.without_mode(written),
         };
+        let name: Arc<str> = Arc::from(written.name.value.as_str());
         // Without a mode the laxer rules, so that nothing is complained about in vain.
-        let tls = written.tls.as_ref().map(|tls| self.tls(tls, mode.unwrap_or(Mode::L4)));
+        let mode = mode.unwrap_or(Mode::L4);
+        let tls = written.tls.as_ref().map(|tls| self.tls(tls, mode, Arc::clone(&name)));
         self.proxy_peers(written);
         Some(Listener {
-            name: Arc::from(written.name.value.as_str()),
+            name,
             bind: bind?,
             service: service?,
-            tls: match tls {
-                Some(tls) => Some(tls?),
-                None => None,
-            },
+            tls: transpose(tls)?,
             trusted: values(&written.trusted),
             accept_proxy: set(&written.accept_proxy, None),
             when_empty: set(&written.when_empty, WhenEmpty::Close),
@@ -54,6 +56,7 @@ impl Proof<'_> {
         if bind.value.is_empty() && !self.notes.is_spoken_for(&bind.place.key) {
             self.notes.mistake(&bind.place, "is empty", "name at least one address and port");
         }
+        bind.value.iter().for_each(|at| self.is_ours(at.value, &at.place));
         Some(bind.value.iter().map(|at| at.value).collect())
     }
 
@@ -133,6 +136,11 @@ impl Proof<'_> {
 
     /// A PROXY header is believed of named peers only.
     fn proxy_peers(&self, written: &written::Listener) {
+        let trusted = written.trusted.iter().flat_map(|list| &list.value);
+        for everyone in trusted.filter(|at| at.value.prefix_len() == 0) {
+            let remedy = "anyone may claim to be any client; list only the proxies in front";
+            self.notes.warning(&everyone.place, "trusts everyone", remedy);
+        }
         let Some(accept) = &written.accept_proxy else { return };
         let nobody = written.trusted.as_ref().is_none_or(|list| list.value.is_empty());
         let trusted = format!("{}.trusted", written.name.place.key);
@@ -142,8 +150,8 @@ impl Proof<'_> {
         }
     }
 
-    fn tls(&self, written: &written::Tls, mode: Mode) -> Option<Tls> {
-        let certificates = self.certificates(written);
+    fn tls(&self, written: &written::Tls, mode: Mode, name: Arc<str>) -> Option<Tls> {
+        let (certificates, pairs, all_pairs) = self.certificates(written);
         let alpn = self.alpn(written, mode);
         let client_ca = match &written.client_ca {
             Some((file, required)) => {
@@ -161,24 +169,38 @@ impl Proof<'_> {
             let remedy = "whoever has the log reads the traffic; meant for debugging only";
             self.notes.warning(&at.place, "session keys go to SSLKEYLOGFILE", remedy);
         }
-        Some(Tls {
-            certificates: certificates?,
+        let is_whole = all_pairs && client_ca.is_some() && ticket_keys.is_some();
+        let tls = Tls {
+            certificates,
             unknown_name: set(&written.unknown_name, UnknownName::Default),
             alpn,
-            client_ca: client_ca?,
+            client_ca: client_ca.flatten(),
             client_headers,
-            ticket_keys: ticket_keys?,
+            ticket_keys: ticket_keys.flatten(),
             key_log,
             handshakes_in_flight: set(&written.handshakes_in_flight, 256),
             handshakes_per_second: set(&written.handshakes_per_second, 0),
-        })
+        };
+        let places = Places {
+            whole: written.place.clone(),
+            pairs,
+            authorities: written.client_ca.as_ref().map(|(file, _)| file.place.clone()),
+            tickets: written.ticket_keys.as_ref().map(|file| file.place.clone()),
+        };
+        let section = OfListener { name, tls: tls.clone(), places };
+        self.sections.borrow_mut().listeners.push(section);
+        is_whole.then_some(tls)
     }
 
-    fn certificates(&self, written: &written::Tls) -> Option<Vec<CertificateFiles>> {
+    /// The pairs whose files can be read, where each was named, and whether that is all of them.
+    fn certificates(
+        &self,
+        written: &written::Tls,
+    ) -> (Vec<CertificateFiles>, Vec<(Place, Place)>, bool) {
         let remedy = "write certificates = [{ cert = \"chain.pem\", key = \"key.pem\" }]";
         let Some(list) = &written.certificates else {
             self.notes.missing(&written.place, "certificates", remedy);
-            return None;
+            return (Vec::new(), Vec::new(), false);
         };
         if list.value.is_empty() && !self.notes.is_spoken_for(&list.place.key) {
             self.notes.mistake(&list.place, "is empty", remedy);
@@ -188,18 +210,19 @@ impl Proof<'_> {
                 self.notes.missing(place, key, "each certificate has cert and key files");
             }
         };
-        let proven: Vec<_> = list
-            .value
-            .iter()
-            .map(|entry| {
-                written(&entry.cert, &entry.place, "cert");
-                written(&entry.key, &entry.place, "key");
-                let cert = entry.cert.as_ref().and_then(|at| self.file(at));
-                let key = entry.key.as_ref().and_then(|at| self.secret_file(at));
-                Some(CertificateFiles { cert: cert?, key: key? })
-            })
-            .collect();
-        proven.into_iter().collect()
+        let (mut proven, mut places) = (Vec::new(), Vec::new());
+        for entry in &list.value {
+            written(&entry.cert, &entry.place, "cert");
+            written(&entry.key, &entry.place, "key");
+            let cert = entry.cert.as_ref().and_then(|at| Some((self.file(at)?, at.place.clone())));
+            let key =
+                entry.key.as_ref().and_then(|at| Some((self.secret_file(at)?, at.place.clone())));
+            let Some(((cert, of_cert), (key, of_key))) = cert.zip(key) else { continue };
+            proven.push(CertificateFiles { cert, key });
+            places.push((of_cert, of_key));
+        }
+        let all = proven.len() == list.value.len();
+        (proven, places, all)
     }
 
     fn alpn(&self, written: &written::Tls, mode: Mode) -> Vec<String> {
@@ -223,6 +246,20 @@ impl Proof<'_> {
         if written.client_ca.is_none() {
             let remedy = "set tls.client_ca: only a verified certificate has a subject";
             self.notes.mistake(&at.place, "no client certificate is asked for", remedy);
+        }
+        match (&at.value.subject, &at.value.fingerprint) {
+            (None, None) if !self.notes.is_spoken_for(&at.place.key) => {
+                let remedy = "name the header for subject or fingerprint, or leave it out";
+                self.notes.mistake(&at.place, "is empty", remedy);
+            }
+            (Some(subject), Some(fingerprint))
+                if names::is_same(&subject.value, &fingerprint.value) =>
+            {
+                let found = format!("{:?} is the header of the subject", fingerprint.value);
+                let remedy = "choose another name ('-' and '_' are one to many servers)";
+                self.notes.mistake(&fingerprint.place, found, remedy);
+            }
+            _ => {}
         }
         let text = |at: &Option<At<String>>| at.as_ref().map(|at| at.value.clone());
         let (subject, fingerprint) = (text(&at.value.subject), text(&at.value.fingerprint));

@@ -1,21 +1,21 @@
 //! From what is written to a plan: defaults filled in, names looked up, files opened, limits
 //! related to each other. Every rule is tried, whatever the ones before it found.
 
+mod circle;
 mod listener;
 mod pool;
 mod route;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::certificates::Sections;
 use super::host::Host;
-use super::plan::{
-    Listener, Log, LogConnections, LogFormat, Plan, Pool, Runtime, Server, ServerAddress, Service,
-    Timeouts, overlap,
-};
+use super::plan::{Log, LogConnections, LogFormat, Plan, Runtime, Timeouts, overlap};
 use super::problem::{At, Notes, Place, set, suggestion};
 use super::written::{self, File};
 
@@ -29,16 +29,23 @@ struct Proof<'a> {
     folder: &'a Path,
     /// Names of the pools as written, in order.
     pools: Vec<String>,
+    /// The TLS sections met so far.
+    sections: RefCell<Sections>,
 }
 
-/// The plan, unless something was noted.
-pub fn plan(written: File, file: &Path, host: &dyn Host, notes: &Notes) -> Option<Plan> {
+/// The plan, unless something was noted; and, even then, the TLS sections with the files they name.
+pub fn plan(
+    written: File,
+    file: &Path,
+    host: &dyn Host,
+    notes: &Notes,
+) -> (Option<Plan>, Sections) {
     let folder = match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
     let pools = written.pools.iter().map(|pool| pool.name.value.clone()).collect();
-    let proof = Proof { notes, host, file, folder, pools };
+    let proof = Proof { notes, host, file, folder, pools, sections: RefCell::default() };
     proof.something_to_do(&written);
     proof.binds(&written);
     let runtime = proof.runtime(&written.runtime);
@@ -50,16 +57,17 @@ pub fn plan(written: File, file: &Path, host: &dyn Host, notes: &Notes) -> Optio
         written.listeners.iter().map(|it| proof.listener(it).map(Arc::new)).collect();
     proof.drain_fits(&written, &runtime);
     proof.no_circle(&written, &pools, &listeners);
-    if !notes.is_clean() {
-        return None;
-    }
-    Some(Plan {
+    let sections = proof.sections.into_inner();
+    let listeners: Option<Vec<_>> = listeners.into_iter().collect();
+    let pools: Option<Vec<_>> = pools.into_iter().collect();
+    let plan = listeners.zip(pools).filter(|_| notes.is_clean()).map(|(listeners, pools)| Plan {
         file: file.to_owned(),
         runtime,
-        listeners: listeners.into_iter().collect::<Option<_>>()?,
-        pools: pools.into_iter().collect::<Option<_>>()?,
+        listeners,
+        pools,
         timeouts,
-    })
+    });
+    (plan, sections)
 }
 
 /// Who uses a pool, and how.
@@ -159,6 +167,9 @@ impl Proof<'_> {
                           firewall stands before it";
             self.notes.warning(&at.place, format!("{address} is not a loopback address"), remedy);
         }
+        if let (Some(address), Some(at)) = (admin, &written.admin) {
+            self.is_ours(address, &at.place);
+        }
         Runtime {
             workers: workers.max(1),
             admin,
@@ -171,6 +182,14 @@ impl Proof<'_> {
         }
     }
 
+    /// An address to bind that the machine may yet be given, but does not have now.
+    fn is_ours(&self, address: SocketAddr, place: &Place) {
+        if !self.host.has_address(address) {
+            let found = format!("this machine does not have the address {}", address.ip());
+            self.notes.warning(place, found, "use one that `ip address` lists");
+        }
+    }
+
     /// The end of the process spreads its Closes over half of what it may take in all.
     fn drain_fits(&self, written: &File, runtime: &Runtime) {
         for drain in written.pools.iter().filter_map(|pool| pool.drain.as_ref()) {
@@ -180,41 +199,6 @@ impl Proof<'_> {
                 let remedy = "when the process ends it is cut to that half; shorten one or \
                               lengthen the other";
                 self.notes.warning(&window.place, found, remedy);
-            }
-        }
-    }
-
-    /// A listener whose pool leads to itself: each connection would make another, until there are
-    /// no descriptors left.
-    fn no_circle(
-        &self,
-        written: &File,
-        pools: &[Option<Arc<Pool>>],
-        listeners: &[Option<Arc<Listener>>],
-    ) {
-        for listener in listeners.iter().flatten() {
-            let leads = |pool: usize| match &listener.service {
-                Service::L4 { pool: its } => *its == pool,
-                Service::L7(l7) => l7.rules.iter().flat_map(|it| &it.pools).any(|s| s.pool == pool),
-            };
-            let is_itself = |server: &Server| {
-                let ServerAddress::Inet(to) = server.address else { return false };
-                let local = |bind: &SocketAddr| {
-                    *bind == to || (overlap(*bind, to) && to.ip().is_loopback())
-                };
-                listener.bind.iter().any(local)
-            };
-            for (at, pool) in pools.iter().enumerate().filter(|(at, _)| leads(*at)) {
-                let servers = pool.iter().flat_map(|pool| &pool.servers).filter(|it| is_itself(it));
-                let lists = written.pools[at].servers.iter().flat_map(|list| &list.value);
-                for server in servers {
-                    let at =
-                        lists.clone().map(|it| &it.address).find(|it| *it.value == *server.written);
-                    let Some(At { place, .. }) = at else { continue };
-                    let found = format!("leads back to listeners.{}", listener.name);
-                    let remedy = "each connection would make another one; name another server";
-                    self.notes.mistake(place, found, remedy);
-                }
             }
         }
     }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::balance::Policy;
+use crate::balance::{BOUND, Policy};
+use crate::config::certificates::{OfPool, Places};
 use crate::config::plan::{
     CertificateFiles, Drain, Health, OnDown, OnRemove, Pool, SameSite, Secret, Server,
     ServerAddress, ServerTls, Sticky, StickyCookie,
@@ -28,10 +29,14 @@ impl Proof<'_> {
         let used = used.unwrap_or_default();
         let policy = self.policy(written);
         let servers = self.servers(written);
-        let tls = written.tls.as_ref().map(|tls| self.server_tls(tls, written));
+        let proven = servers.as_deref().unwrap_or_default();
+        let tls = written.tls.as_ref().map(|tls| self.server_tls(tls, written, proven));
         let sticky = written.sticky.as_ref().map(|sticky| self.sticky(sticky, used));
         let health = self.health(written);
         let drain = self.drain(written);
+        for source in written.source.iter().flat_map(|list| &list.value) {
+            self.is_ours(SocketAddr::new(source.value, 0), &source.place);
+        }
         Some(Pool {
             name: Arc::from(written.name.value.as_str()),
             policy,
@@ -87,14 +92,19 @@ impl Proof<'_> {
         }
         let max_connections = set(&written.max_connections, 0);
         let mut names: HashMap<&str, usize> = HashMap::new();
-        let mut addresses: HashMap<ServerAddress, usize> = HashMap::new();
+        let mut addresses: HashMap<ServerAddress, &At<String>> = HashMap::new();
         let mut servers = Vec::new();
         for server in &list.value {
             let line = server.address.place.line;
             let name = server.name.as_ref().unwrap_or(&server.address);
             let Some(address) = self.address(&server.address) else { continue };
-            if let Some(first) = addresses.insert(address.clone(), line) {
-                let found = format!("{:?} is already in this pool", server.address.value);
+            if let Some(first) = addresses.insert(address.clone(), &server.address) {
+                let (one, other) = (&first.value, &server.address.value);
+                let found = match one == other {
+                    true => format!("{other:?} is already in this pool"),
+                    false => format!("{one:?} and {other:?} are both {}", shown(&address)),
+                };
+                let first = first.place.line;
                 let remedy = format!("see line {first}; give one entry a larger weight instead");
                 self.notes.mistake(&server.address.place, found, remedy);
             } else if let Some(first) = names.insert(&name.value, line) {
@@ -315,23 +325,24 @@ impl Proof<'_> {
         &self,
         written: &At<written::ServerTls>,
         pool: &written::Pool,
+        servers: &[Server],
     ) -> Option<ServerTls> {
         let tls = &written.value;
         let client_cert = match (&tls.client_cert, &tls.client_key) {
-            (None, None) => None,
+            (None, None) => Some(None),
             (Some(cert), Some(key)) => {
                 let (cert, key) = (self.file(cert), self.secret_file(key));
-                Some(CertificateFiles { cert: cert?, key: key? })
+                cert.zip(key).map(|(cert, key)| Some(CertificateFiles { cert, key }))
             }
             (Some(_), None) => {
                 let remedy = "name the private key of client_cert";
                 self.notes.missing(&written.place, "client_key", remedy);
-                return None;
+                None
             }
             (None, Some(_)) => {
                 let remedy = "name the certificate chain of client_key";
                 self.notes.missing(&written.place, "client_cert", remedy);
-                return None;
+                None
             }
         };
         let insecure = !set(&tls.verify, true);
@@ -341,17 +352,42 @@ impl Proof<'_> {
         }
         self.server_names(written, pool);
         let ca = match &tls.ca {
-            Some(file) => Some(self.file(file)?),
-            None => None,
+            Some(file) => self.file(file).map(Some),
+            None => Some(None),
         };
         let server_name = tls.server_name.as_ref().map(|at| at.value.clone());
-        Some(ServerTls { ca, server_name, client_cert, insecure })
+        let usable = server_name.clone().filter(|name| is_server_name(name));
+        let servers = servers
+            .iter()
+            .filter(|server| usable.is_some() || matches!(server.address, ServerAddress::Inet(_)));
+        let section = OfPool {
+            name: Arc::from(pool.name.value.as_str()),
+            servers: servers.cloned().collect(),
+            tls: ServerTls {
+                // Without the file that was meant, nobody is asked about the system's.
+                insecure: insecure || ca.is_none(),
+                ca: ca.clone().flatten(),
+                server_name: usable,
+                client_cert: client_cert.clone().flatten(),
+            },
+            places: Places {
+                whole: written.place.clone(),
+                pairs: match (&tls.client_cert, &tls.client_key) {
+                    (Some(cert), Some(key)) => vec![(cert.place.clone(), key.place.clone())],
+                    _ => Vec::new(),
+                },
+                authorities: tls.ca.as_ref().map(|file| file.place.clone()),
+                tickets: None,
+            },
+        };
+        self.sections.borrow_mut().pools.push(section);
+        Some(ServerTls { ca: ca?, server_name, client_cert: client_cert?, insecure })
     }
 
     /// What is verified must have a name.
     fn server_names(&self, written: &At<written::ServerTls>, pool: &written::Pool) {
         if let Some(name) = &written.value.server_name {
-            if rustls::pki_types::ServerName::try_from(name.value.as_str()).is_err() {
+            if !is_server_name(&name.value) {
                 let found = format!("{:?} is neither a host name nor an address", name.value);
                 self.notes.mistake(&name.place, found, "write the name in the certificate");
             }
@@ -369,6 +405,17 @@ impl Proof<'_> {
     }
 }
 
+fn shown(address: &ServerAddress) -> String {
+    match address {
+        ServerAddress::Inet(address) => address.to_string(),
+        ServerAddress::Unix(path) => path.display().to_string(),
+    }
+}
+
+fn is_server_name(name: &str) -> bool {
+    rustls::pki_types::ServerName::try_from(name).is_ok()
+}
+
 fn host_and_port(text: &str) -> Option<(&str, u16)> {
     let (name, port) = text.rsplit_once(':')?;
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -381,7 +428,7 @@ fn host_and_port(text: &str) -> Option<(&str, u16)> {
     good.then_some(name).zip(port.filter(|_| text.parse::<IpAddr>().is_err()))
 }
 
-fn transpose<T>(proven: Option<Option<T>>) -> Option<Option<T>> {
+pub(super) fn transpose<T>(proven: Option<Option<T>>) -> Option<Option<T>> {
     match proven {
         Some(Some(value)) => Some(Some(value)),
         Some(None) => None,
@@ -393,7 +440,6 @@ fn transpose<T>(proven: Option<Option<T>>) -> Option<Option<T>> {
 const SLOW_START: Duration = Duration::from_secs(60);
 /// One per cent a second: what comes back is a slope, not a wall.
 const DRAIN_WINDOW: Duration = Duration::from_secs(100);
-const BOUND: f64 = 1.25;
 const IDLE_CONNECTIONS: u32 = 32;
 const KEY_BYTES_MIN: usize = 16;
 /// `sun_path` with its closing zero.

@@ -84,6 +84,12 @@ impl Proof<'_> {
                 self.notes.mistake(place, "cannot be kept with relay = \"bytes\"", remedy);
             }
         }
+        if let (Some(frame), Some(message)) = (&route.max_frame, &route.max_message)
+            && (1..frame.value).contains(&message.value)
+        {
+            let remedy = "a frame is part of a message, so max_frame never counts; make it smaller";
+            self.notes.warning(&message.place, "is less than max_frame", remedy);
+        }
         Some(Rule {
             label: label(route),
             pools: pools?,
@@ -142,17 +148,25 @@ impl Proof<'_> {
 /// Host and path as written, then the conditions, so that no two routes have the same label.
 fn label(route: &Route) -> Arc<str> {
     let mut label = route.host.as_ref().map_or_else(String::new, |at| at.value.clone());
-    label.push_str(route.path.as_ref().map_or("/", |at| at.value.as_str()));
+    label.push_str(&told(route.path.as_ref().map_or("/", |at| at.value.as_str()), ' '));
     let mut add = |kind: &str, text: &str| {
         label.push_str(&format!(" {kind}={text}"));
     };
     if let Some(protocol) = &route.protocol {
         add("protocol", &protocol.value);
     }
-    let pair = |(name, value): &Pair| format!("{}:{}", name.value, value.value);
+    let pair =
+        |(name, value): &Pair| format!("{}:{}", told(&name.value, ':'), told(&value.value, ' '));
     route.query.iter().for_each(|it| add("query", &pair(it)));
     route.header.iter().for_each(|it| add("header", &pair(it)));
     Arc::from(label)
+}
+
+/// As written, or quoted where it could be taken for more than it is: for what follows a blank or
+/// `end`, or for something quoted.
+fn told(text: &str, end: char) -> String {
+    let is_odd = |c: char| c == end || c == '"' || c.is_whitespace() || c.is_control();
+    if text.contains(is_odd) { format!("{text:?}") } else { text.to_owned() }
 }
 
 const ADD: &str = "add [[listeners.X.routes]] with path and pool";

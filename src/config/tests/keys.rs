@@ -73,6 +73,14 @@ fn the_files_we_ship_are_good() {
     }
 }
 
+/// A node of the second tier closes its listener first when it ends, so the edge holds it for down
+/// while it still spreads its goodbyes.
+#[test]
+fn the_edge_of_two_tiers_leaves_a_nodes_pipes_to_the_node() {
+    let plan = good(include_str!("../../../config/hybrid-edge.toml")).plan;
+    assert_eq!(pool(&plan, "tier").on_down, OnDown::Keep);
+}
+
 /// Where the reference states a default, leaving the key out means the same.
 #[test]
 fn the_defaults_are_those_the_reference_states() {
@@ -163,6 +171,28 @@ fn values_arrive_where_they_belong() {
     );
     let split = &l7(listener(&plan, "web")).rules[1];
     assert_eq!(split.pools, [Share { pool: 1, weight: 95 }, Share { pool: 2, weight: 5 }]);
+}
+
+#[test]
+fn different_routes_have_different_labels() {
+    let routes = [
+        ("query = { a = \"1\" }, header = { b = \"1\" }", "/ query=a:1 header=b:1"),
+        ("query = { a = \"1 header=b:1\" }", "/ query=a:\"1 header=b:1\""),
+        ("query = { a = \"b:c\" }", "/ query=a:b:c"),
+        ("query = { \"a:b\" = \"c\" }", "/ query=\"a:b\":c"),
+        ("query = { a = '\"b:c\"' }", "/ query=a:\"\\\"b:c\\\"\""),
+    ];
+    let written: Vec<String> =
+        routes.iter().map(|(route, _)| format!("{{ pool = \"p\", {route} }}")).collect();
+    let plan = good(&format!(
+        "[listeners.web]\nbind = [\"0.0.0.0:1\"]\nmode = \"l7\"\nroutes = [{}]\n[pools.p]\n\
+         servers = [\"10.0.0.1:1\"]\n",
+        written.join(", ")
+    ))
+    .plan;
+    let rules = &l7(listener(&plan, "web")).rules;
+    let labels: Vec<&str> = rules.iter().map(|rule| &*rule.label).collect();
+    assert_eq!(labels, routes.map(|(_, label)| label));
 }
 
 #[test]

@@ -12,7 +12,8 @@ use std::path::Path;
 
 use super::*;
 
-/// A machine with every file but those called `missing`, a few names, and four processors.
+/// A machine with every file but those called `missing`, every address but those of 192.0.2.0/24,
+/// a few names, and four processors.
 pub struct Pretend;
 
 impl Host for Pretend {
@@ -44,6 +45,10 @@ impl Host for Pretend {
             "empty.example.org" => Ok(Vec::new()),
             _ => Err(io::Error::other("no such name")),
         }
+    }
+
+    fn has_address(&self, address: SocketAddr) -> bool {
+        !address.to_string().contains("192.0.2.")
     }
 
     fn processors(&self) -> usize {

@@ -65,8 +65,13 @@ fn a_listener_that_would_serve_itself_is_a_mistake() {
         ("0.0.0.0:7000", "127.0.0.1:7000", true),
         ("[::]:7000", "[::1]:7000", true),
         ("0.0.0.0:7000", "10.0.0.1:7000", false),
+        ("127.0.0.1:7000", "[::ffff:127.0.0.1]:7000", true),
+        ("127.0.0.1:7000", "0.0.0.0:7000", true),
+        ("0.0.0.0:7000", "0.0.0.0:7000", true),
+        ("[::1]:7000", "[::]:7000", true),
         ("127.0.0.2:7000", "127.0.0.1:7000", false),
         ("127.0.0.1:7000", "127.0.0.1:7001", false),
+        ("[::1]:7000", "0.0.0.0:7000", false),
     ] {
         let text = MINIMAL.replace("0.0.0.0:7000", bind).replace("10.0.0.1:9000", server);
         match read(&text) {
@@ -80,10 +85,80 @@ fn a_listener_that_would_serve_itself_is_a_mistake() {
 }
 
 #[test]
+fn a_circle_over_several_listeners_is_a_mistake_told_once() {
+    let chain = |last: &str| {
+        let listener = |name: &str, port: u16, pool: &str| {
+            format!(
+                "[listeners.{name}]\nbind = [\"127.0.0.1:{port}\"]\nmode = \"l4\"\n\
+                 pool = \"{pool}\"\n"
+            )
+        };
+        let pool = |name: &str, server: &str| {
+            format!("[pools.{name}]\nservers = [\"10.0.0.1:1\", \"{server}\"]\n")
+        };
+        listener("one", 7001, "a")
+            + &listener("two", 7002, "b")
+            + &listener("three", 7003, "c")
+            + &pool("a", "127.0.0.1:7002")
+            + &pool("b", "127.0.0.1:7003")
+            + &pool("c", last)
+    };
+    good(&chain("10.0.0.1:2"));
+    let places = |text: &str| -> Vec<String> { bad(text).into_iter().map(|it| it.0).collect() };
+    let whole = chain("0.0.0.0:7001");
+    assert_eq!(places(&whole), ["14: pools.a.servers[1]"]);
+    assert!(bad(&whole)[0].1.contains("leads to listeners.two, and from there back to this pool"));
+    // The first listener only leads into this one.
+    assert_eq!(places(&chain("127.0.0.1:7002")), ["16: pools.b.servers[1]"]);
+    assert_eq!(places(&chain("127.0.0.1:7003")), ["18: pools.c.servers[1]"]);
+}
+
+#[test]
+fn an_address_this_machine_does_not_have_is_worth_a_second_look() {
+    let text = MINIMAL.replace("0.0.0.0:7000", "192.0.2.1:7000")
+        + "source = [\"10.0.0.5\", \"192.0.2.2\"]\n[runtime]\nadmin = \"192.0.2.3:1\"\n";
+    let warnings = good(&text).warnings;
+    let told: Vec<(&str, &str)> = warnings
+        .iter()
+        .filter_map(|it| Some((&*it.key, it.message.strip_prefix(DOES_NOT_HAVE)?)))
+        .collect();
+    let expected = [
+        ("listeners.edge.bind[0]", "192.0.2.1"),
+        ("pools.chat.source[1]", "192.0.2.2"),
+        ("runtime.admin", "192.0.2.3"),
+    ];
+    assert_eq!(told, expected);
+}
+
+const DOES_NOT_HAVE: &str = "this machine does not have the address ";
+
+#[test]
 fn a_pool_of_servers_that_all_drain_is_worth_a_second_look() {
     let draining = "{ address = \"10.0.0.1:9000\", drain = true }";
     let loaded = good(&MINIMAL.replace("\"10.0.0.1:9000\"", draining));
     assert!(loaded.warnings.iter().any(|it| it.to_string().contains("every server drains")));
+}
+
+#[test]
+fn no_time_at_all_is_told_how_a_timeout_is_turned_off() {
+    let problems = bad(&format!("{GOOD}[timeouts]\nidle = \"0s\"\n"));
+    assert!(problems[0].1.contains("found \"0s\"; allowed is \"1ms\" to "), "{problems:?}");
+    assert!(problems[0].1.ends_with(", or \"off\" to turn it off"), "{problems:?}");
+}
+
+#[test]
+fn trusting_everyone_and_a_bound_that_never_counts_are_worth_a_second_look() {
+    let doubtful =
+        |text: &str, key: &str| good(text).warnings.iter().filter(|it| it.key == key).count();
+    for (trusted, warned) in [("0.0.0.0/0", 1), ("::/0", 1), ("10.0.0.0/8", 0), ("0.0.0.0/32", 0)] {
+        let text = GOOD.replace("mode =", &format!("trusted = [\"{trusted}\"]\nmode ="));
+        assert_eq!(doubtful(&text, "listeners.web.trusted[0]"), warned, "{trusted}");
+    }
+    for (frame, message, warned) in [("2KiB", "1KiB", 1), ("1KiB", "1KiB", 0), ("2KiB", "0B", 0)] {
+        let limits = format!("\"/live\", max_frame = \"{frame}\", max_message = \"{message}\"");
+        let text = GOOD.replace("\"/live\"", &limits);
+        assert_eq!(doubtful(&text, "listeners.web.routes[1].max_message"), warned, "{message}");
+    }
 }
 
 #[test]
@@ -141,6 +216,15 @@ const LISTENER: &[Row] = &[
     ("bind = [\"0.0.0.0:80\"]", "", "1: listeners.web.bind", "is missing"),
     ("0.0.0.0:80", "0.0.0.0", "2: listeners.web.bind[0]", "0.0.0.0:8443"),
     ("0.0.0.0:80", "0.0.0.0:0", "2: listeners.web.bind[0]", "port"),
+    (
+        "0.0.0.0:80",
+        "[::ffff:127.0.0.1]:80",
+        "2: listeners.web.bind[0]",
+        "IPv6 only; write \"127.0.0.1:80\"",
+    ),
+    ("0.0.0.0:80", "239.0.0.1:80", "2: listeners.web.bind[0]", "an address of this one"),
+    ("0.0.0.0:80", "[ff02::1]:80", "2: listeners.web.bind[0]", "an address of this one"),
+    ("0.0.0.0:80", "255.255.255.255:80", "2: listeners.web.bind[0]", "an address of this one"),
     ("0.0.0.0:80", "localhost:80", "2: listeners.web.bind[0]", "IP address"),
     ("0.0.0.0:80\"", "0.0.0.0:80\", \"0.0.0.0:80\"", "2: listeners.web.bind[1]", "already bound"),
     ("mode = \"l7\"", "", "1: listeners.web.mode", "is missing"),
@@ -174,6 +258,12 @@ const LISTENER: &[Row] = &[
         "mode = \"l7\"\nping = { every = \"1ms\" }",
         "4: listeners.web.ping.every",
         "\"100ms\"",
+    ),
+    (
+        "mode = \"l7\"",
+        "mode = \"l7\"\nping = \"25s\"",
+        "4: listeners.web.ping",
+        "write a table such as { every = \"25s\" }, or \"off\"",
     ),
     (
         "mode = \"l7\"",
@@ -217,6 +307,31 @@ const LISTENER: &[Row] = &[
     ),
     (
         "tls = { cert",
+        "tls = { client_ca = \"c\", client_headers = {}, cert",
+        "4: listeners.web.tls.client_headers",
+        "is empty",
+    ),
+    (
+        "tls = { cert",
+        "tls = { client_ca = \"c\", client_headers = { subject = \"Sec-WebSocket-Key\" }, cert",
+        "4: listeners.web.tls.client_headers.subject",
+        "a meaning of its own",
+    ),
+    (
+        "tls = { cert",
+        "tls = { client_ca = \"c\", client_headers = { subject = \"a b\" }, cert",
+        "4: listeners.web.tls.client_headers.subject",
+        "of your own",
+    ),
+    (
+        "tls = { cert",
+        "tls = { client_ca = \"c\", client_headers = { subject = \"X-A\", \
+         fingerprint = \"x_a\" }, cert",
+        "4: listeners.web.tls.client_headers.fingerprint",
+        "header of the subject",
+    ),
+    (
+        "tls = { cert",
         "tls = { key_log = \"yes\", cert",
         "4: listeners.web.tls.key_log",
         "true or false",
@@ -239,6 +354,12 @@ const ROUTE: &[Row] = &[
         "path = \"/x\", header = { \"a b\" = \"1\" }",
         "7: listeners.web.routes[1].header.\"a b\"",
         "header name",
+    ),
+    (
+        "path = \"/live\"",
+        "path = \"/x\", query = { \"\" = \"1\" }",
+        "7: listeners.web.routes[1].query.\"\"",
+        "is no parameter",
     ),
     (
         "path = \"/live\"",
@@ -366,7 +487,25 @@ const POOL: &[Row] = &[
         "\"10.0.0.1:9000\"",
         "{ address = \"a.b:1\", weight = 0 }",
         "11: pools.chat.servers[0].weight",
-        "1 to 1000",
+        "1 to 1000; who is to get no new clients says drain = true",
+    ),
+    (
+        "10.0.0.1:9000\"",
+        "10.0.0.9:9000\",\n \"one.example.org:9000\"",
+        "12: pools.chat.servers[1]",
+        "\"10.0.0.9:9000\" and \"one.example.org:9000\" are both 10.0.0.9:9000; see line 11",
+    ),
+    (
+        "[pools.chat]",
+        "[pools.chat]\nhealth = \"2s\"",
+        "10: pools.chat.health",
+        "write a table such as { every = \"2s\" }, or \"off\"",
+    ),
+    (
+        "{ cookie = \"c\", key = \"sixteen bytes and more\" }",
+        "{ query = \"\" }",
+        "10: pools.chat.sticky.query",
+        "name of a query parameter",
     ),
     ("10.0.0.1:9000", "nowhere.example.org:1", "11: pools.chat.servers[0]", "no such name"),
     ("10.0.0.1:9000", "empty.example.org:1", "11: pools.chat.servers[0]", "no address"),

@@ -1,6 +1,6 @@
 //! `[listeners.NAME]` and its routes, as written.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use crate::config::plan::{AcceptProxy, Relay, UnknownName, WhenEmpty};
 use crate::config::problem::{At, Notes, Place};
 use crate::config::read::{Field, Section};
+use crate::proto::http::names;
 
 use super::{DAY, Pair, is_field_value, is_token};
 
@@ -138,7 +139,7 @@ impl Listener {
 impl Ping {
     fn read(field: Field<'_>) -> Option<At<Option<Ping>>> {
         if field.is_text() {
-            return field.choice(&[("off", None)]);
+            return field.off("{ every = \"25s\" }");
         }
         let mut section = field.section("{ every = \"25s\", timeout = \"20s\" }, or \"off\"")?;
         let ping = Ping {
@@ -295,6 +296,10 @@ fn pairs(field: Field<'_>, header: bool) -> Vec<Pair> {
             notes.mistake(&name.place, "is no header name", "write a name such as \"X-Canary\"");
             continue;
         }
+        if name.value.is_empty() {
+            notes.mistake(&name.place, "is no parameter", "write a name such as \"beta\"");
+            continue;
+        }
         let read = |text: &str| match !header || is_field_value(text) {
             true => Ok(text.to_owned()),
             false => Err("a header's value is visible ASCII without spaces around it"),
@@ -320,11 +325,27 @@ fn split(field: Field<'_>) -> Option<At<Vec<Share>>> {
 fn bind(text: &str) -> Result<SocketAddr, String> {
     match text.parse::<SocketAddr>() {
         Ok(address) if address.port() == 0 => Err("choose a port from 1 to 65535".to_owned()),
-        Ok(address) => Ok(address),
+        Ok(address) => match never_bound(address) {
+            Some(remedy) => Err(remedy),
+            None => Ok(address),
+        },
         Err(_) => Err("write an IP address and a port such as \"0.0.0.0:8443\", or \
                        \"[::]:8443\" for IPv6"
             .to_owned()),
     }
+}
+
+/// What to write instead of an address that no socket of ours can listen on.
+fn never_bound(address: SocketAddr) -> Option<String> {
+    if let IpAddr::V6(v6) = address.ip()
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        let v4 = SocketAddr::new(v4.into(), address.port()).to_string();
+        return Some(format!("an IPv6 listener takes IPv6 only; write {v4:?}"));
+    }
+    let broadcast = address.ip() == IpAddr::V4(Ipv4Addr::BROADCAST);
+    let all = address.ip().is_multicast() || broadcast;
+    all.then(|| "connections come to one machine; write an address of this one".to_owned())
 }
 
 fn network(text: &str) -> Result<IpNet, &'static str> {
@@ -340,20 +361,13 @@ fn protocol_name(text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// A header the proxy writes itself, so none that frames or routes the message.
+/// A header the proxy writes itself, so none that frames or routes the message or tells the server
+/// something already.
 fn own_header(text: &str) -> Result<String, &'static str> {
-    const TAKEN: [&str; 9] = [
-        "host",
-        "connection",
-        "upgrade",
-        "content-length",
-        "transfer-encoding",
-        "te",
-        "trailer",
-        "expect",
-        "cookie",
-    ];
-    match is_token(text) && !TAKEN.contains(&text.to_ascii_lowercase().as_str()) {
+    if names::is_taken(text) {
+        return Err("it has a meaning of its own; choose a name such as \"X-Client-Subject\"");
+    }
+    match is_token(text) {
         true => Ok(text.to_owned()),
         false => Err("write a header name of your own such as \"X-Client-Subject\""),
     }

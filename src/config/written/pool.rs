@@ -192,7 +192,7 @@ impl Server {
         let mut section = field.section("{ address = \"10.0.0.1:9000\" }")?;
         let address = section.take("address").and_then(|it| it.text(EXAMPLE));
         let name = section.take("name").and_then(|it| it.text("a"));
-        let weight = section.take("weight").and_then(|it| it.count(WEIGHTS));
+        let weight = section.take("weight").and_then(weight);
         let max_connections = section.take("max_connections").and_then(|it| it.count(0..=u32::MAX));
         let drain = section.take("drain").and_then(Field::boolean);
         let place = section.finish();
@@ -203,10 +203,18 @@ impl Server {
     }
 }
 
+fn weight(field: Field<'_>) -> Option<At<u32>> {
+    if field.is_zero() {
+        field.wrong("write 1 to 1000; who is to get no new clients says drain = true");
+        return None;
+    }
+    field.count(WEIGHTS)
+}
+
 impl Health {
     fn read(field: Field<'_>) -> Option<At<Option<Health>>> {
         if field.is_text() {
-            return field.choice(&[("off", None)]);
+            return field.off("{ every = \"2s\" }");
         }
         let mut section = field.section("{ every = \"2s\" }, or \"off\"")?;
         let health = Health {
@@ -233,7 +241,7 @@ fn sticky(notes: &Notes, field: Field<'_>) -> Option<At<Sticky>> {
     let mut section = field.section("{ cookie = \"standpipe\" }")?;
     let cookie = section.take("cookie").and_then(|it| it.parsed("standpipe", token));
     let header = section.take("header").and_then(|it| it.parsed("X-User", token));
-    let query = section.take("query").and_then(|it| it.text("room"));
+    let query = section.take("query").and_then(|it| it.parsed("room", parameter));
     let key = section.take("key").and_then(secret);
     let key_file = section.take("key_file").and_then(|it| it.text("sticky.key"));
     let path = section.take("path").and_then(|it| it.parsed("/", attribute));
@@ -306,6 +314,13 @@ fn token(text: &str) -> Result<String, &'static str> {
     match is_token(text) {
         true => Ok(text.to_owned()),
         false => Err("use letters, digits and marks such as '-' and '_', without spaces"),
+    }
+}
+
+fn parameter(text: &str) -> Result<String, &'static str> {
+    match text.is_empty() {
+        true => Err("write the name of a query parameter such as \"room\""),
+        false => Ok(text.to_owned()),
     }
 }
 

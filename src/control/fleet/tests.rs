@@ -4,30 +4,40 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::balance::{MemberState, ServerId};
+use crate::config::certificates::authority::Authority;
 use crate::config::plan::{Drain, OnDown, Plan};
 use crate::config::snapshot::{EndServer, Order};
-use crate::config::{self, System};
+use crate::config::{self, Loaded, System};
 use crate::control::fleet::{Ends, Fleet, pace};
 use crate::control::material::{Keys, Material};
+use crate::control::metrics;
+use crate::control::page::Page;
 use crate::control::settle::settle;
 
-fn plan(servers: &str, more: &str) -> Plan {
+fn load(servers: &str, more: &str) -> Loaded {
     let text = format!(
         "[runtime]\nworkers = 2\n[listeners.edge]\nbind = [\"127.0.0.1:7000\"]\nmode = \"l4\"\n\
          pool = \"chat\"\n[pools.chat]\nservers = [{servers}]\n{more}"
     );
-    config::parse(&text, Path::new("edge.toml"), &System).unwrap().plan
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    config::load(file.path(), Keys::default().tickets()).unwrap()
+}
+
+fn plan(servers: &str, more: &str) -> Plan {
+    load(servers, more).plan
 }
 
 fn fleet(servers: &str, more: &str) -> Fleet {
-    let plan = plan(servers, more);
-    let material = Material::make(&plan, &mut Keys::default()).unwrap();
+    let Loaded { plan, contexts, .. } = load(servers, more);
+    let material = Material::make(&plan, contexts, &mut Keys::default()).unwrap();
     Fleet::begin(plan, material, 2)
 }
 
 fn reload(fleet: &mut Fleet, at: u64, servers: &str, more: &str) -> Ends {
-    let settled = settle(plan(servers, more), &fleet.plan);
-    let material = Material::make(&settled.plan, &mut Keys::default()).unwrap();
+    let Loaded { plan, contexts, .. } = load(servers, more);
+    let settled = settle(plan, &fleet.plan);
+    let material = Material::make(&settled.plan, contexts, &mut Keys::default()).unwrap();
     fleet.reload(Duration::from_secs(at), settled, material)
 }
 
@@ -122,6 +132,34 @@ fn draining_a_server_ends_its_pipes_once() {
     assert!(drained, "{ends:?}");
     assert_eq!(fleet.wards[0].group.members()[0].state, MemberState::Draining);
     assert!(reload(&mut fleet, 2, &draining, "").orders.is_empty());
+}
+
+#[test]
+fn a_rate_is_shared_by_all_servers_of_the_pool_that_end() {
+    let more = "drain = { rate = 10 }\non_remove = \"drain\"\n\
+                health = { every = \"1s\", fall = 1 }\n";
+    let over = |orders: &[Order]| -> Vec<(u32, u64)> {
+        let over = |order: &Order| match order {
+            Order::EndServer { id, over: Some(over), .. } => (id.0, over.as_secs()),
+            other => panic!("{other:?}"),
+        };
+        orders.iter().map(over).collect()
+    };
+    let all = format!("{A}, {B}, \"10.0.0.3:1\", \"10.0.0.4:1\"");
+    let mut fleet = fleet(&all, more);
+    let ids = fleet.wards[0].ids.clone();
+    for (id, live) in ids.iter().zip([100, 50, 70, 80]) {
+        fleet.registry.known(*id).cells[0].live.add(live);
+    }
+    // One leaves the file and one is drained, in one reload: fifteen seconds for 150 pipes.
+    let next = format!("{{ address = {B}, drain = true }}, \"10.0.0.3:1\", \"10.0.0.4:1\"");
+    let ends = reload(&mut fleet, 1, &next, more);
+    assert_eq!(over(&ends.orders), [(0, 15), (1, 15)]);
+    // A third goes down when the first has ended: with the fifty that are left of the second.
+    fleet.registry.known(ids[0]).cells[0].live.sub(100);
+    let change = fleet.wards[0].checkup.checked(Duration::from_secs(2), ids[2], false).unwrap();
+    let order = fleet.on_change(&change).unwrap();
+    assert_eq!(over(&[order]), [(2, 12)]);
 }
 
 #[test]
@@ -276,6 +314,60 @@ fn a_check_names_its_server_as_the_file_does() {
     assert_eq!(hosts(""), ["10.0.0.1:9000", "127.0.0.1:81", "localhost"]);
     let tls = "tls = { server_name = \"chat.internal\", verify = false }";
     assert_eq!(hosts(tls), ["chat.internal"; 3]);
+}
+
+#[test]
+fn a_reload_disturbs_no_check_of_a_tls_pool_whose_certificates_are_as_they_were() {
+    let authority = Authority::new();
+    let ca = authority.ca();
+    let more = |path: &str| {
+        let tls = format!("tls = {{ ca = \"{}\", server_name = \"chat\" }}", ca.display());
+        format!("health = {{ http = \"{path}\" }}\n{tls}\n")
+    };
+    let mut fleet = fleet(&both(), &more("/"));
+    let before = fleet.targets();
+    reload(&mut fleet, 1, &both(), &more("/"));
+    assert!(fleet.targets() == before);
+    // With one server less the others are still asked in the same way.
+    reload(&mut fleet, 2, B, &more("/"));
+    assert!(fleet.targets() == before[1..]);
+    reload(&mut fleet, 3, B, &more("/healthz"));
+    let after = fleet.targets();
+    assert!(after != before[1..]);
+    std::fs::copy(Authority::new().ca(), &ca).unwrap();
+    reload(&mut fleet, 4, B, &more("/healthz"));
+    assert!(fleet.targets() != after, "another authority decides");
+}
+
+#[test]
+fn the_counts_of_a_name_outlive_the_last_connection_to_its_old_address() {
+    let at = |address: &str| format!("{{ address = {address}, name = \"a\" }}");
+    let mut fleet = fleet(&at(A), "");
+    let old = fleet.wards[0].ids[0];
+    let cell = |fleet: &Fleet, id: ServerId| fleet.registry.known(id).cells[0].clone();
+    cell(&fleet, old).leased.add(5);
+    cell(&fleet, old).live.add(1);
+    reload(&mut fleet, 1, &at(B), "");
+    let new = fleet.wards[0].ids[0];
+    cell(&fleet, new).leased.add(2);
+    cell(&fleet, new).live.add(1);
+    let shows = |fleet: &Fleet, line: &str| {
+        let mut page = Page::default();
+        metrics::servers(fleet, &mut page);
+        let text = page.finish();
+        assert!(text.lines().any(|shown| shown == line), "{line} in:\n{text}");
+    };
+    shows(&fleet, "standpipe_server_connections_total{pool=\"chat\",server=\"a\"} 7");
+    shows(&fleet, "standpipe_server_connections{pool=\"chat\",server=\"a\"} 2");
+    cell(&fleet, old).live.sub(1);
+    shows(&fleet, "standpipe_server_connections_total{pool=\"chat\",server=\"a\"} 7");
+    shows(&fleet, "standpipe_server_connections{pool=\"chat\",server=\"a\"} 1");
+    // A name that nobody needs any more leaves the page, as it did.
+    cell(&fleet, new).live.sub(1);
+    reload(&mut fleet, 2, "\"10.0.0.3:1\"", "");
+    let mut page = Page::default();
+    metrics::servers(&fleet, &mut page);
+    assert!(!page.finish().contains("server=\"a\""));
 }
 
 #[test]

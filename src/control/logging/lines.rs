@@ -17,8 +17,8 @@ const WAITING_MAX: usize = 4 << 20;
 /// Bytes written at once, where so many wait.
 const BATCH: usize = 32 << 10;
 
-/// Before a write that would have had to wait is tried again: somebody else has made the stream
-/// non-blocking.
+/// Before a write that would have had to wait is tried again: another process that shares the
+/// stream has made it non-blocking.
 const AGAIN: Duration = Duration::from_millis(10);
 
 /// Where log lines go. Cloned freely; no call waits but [`Lines::flush`].

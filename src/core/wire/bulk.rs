@@ -113,7 +113,8 @@ impl Wire {
             Pause::Empty if !thin => self.rest(key, end),
             Pause::Empty | Pause::Enough | Pause::SinkFull => self.arm(key, end),
             Pause::Heads => self.serve_heads(key, end),
-            Pause::Ended => self.source_ended(key, end),
+            // (What looks like an end to splice(2) may be urgent data in front of one.)
+            Pause::Ended => self.serve_parked(key, end, true),
             Pause::SourceFailed(error) if stranded => {
                 // Not even a Close may follow a stream that lacks a part.
                 let cause = closing::cause_of(&error);

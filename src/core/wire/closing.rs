@@ -3,9 +3,10 @@
 use std::io;
 
 use crate::meter::{Cause, Ending, Side, Stage};
+use crate::proto::record::Fault;
 use crate::sys::socket;
 
-use super::entry::{CLIENT, DIRECTIONS, Life, SERVER, Watch};
+use super::entry::{CLIENT, DIRECTIONS, Life, NONE, Phase, SERVER, Watch};
 use super::slab::Key;
 use super::token::{Kind, Token};
 use super::{Pipe, Wire};
@@ -20,8 +21,8 @@ pub enum How {
     Clean,
     /// FIN to both.
     Fin,
-    /// This end broke its session and is told so, then FIN; the other one must not take what it
-    /// got for all there was: RST, unless the relay has told it.
+    /// This end broke its session and is told so, then FIN; the other end must not take what it
+    /// got for all there was: it gets RST, unless the relay has told it.
     Cut(usize),
     /// RST to both (a Unix socket has none: its peer sees the end).
     Abort,
@@ -40,6 +41,22 @@ pub fn cause_of(error: &io::Error) -> Cause {
         Some(libc::EHOSTUNREACH | libc::ENETUNREACH | libc::ENETDOWN) => Cause::Unreachable,
         Some(libc::ENOMEM | libc::ENOBUFS) => Cause::NoMemory,
         _ => Cause::SocketError,
+    }
+}
+
+/// Why a connection ends when its TLS session broke like this.
+pub fn cause_of_session(fault: Fault) -> Cause {
+    match fault {
+        Fault::BadRecordMac => Cause::RecordBad,
+        Fault::RecordOverflow => Cause::RecordTooLarge,
+        Fault::UnexpectedMessage | Fault::DecodeError | Fault::IllegalParameter => {
+            Cause::RecordUnexpected
+        }
+        Fault::Useless => Cause::KeyUpdates,
+        Fault::Renegotiation => Cause::Renegotiation,
+        Fault::PeerAlert(_) => Cause::Alert,
+        Fault::Exhausted => Cause::KeyLimit,
+        Fault::Room => Cause::Internal,
     }
 }
 
@@ -92,7 +109,10 @@ impl Wire {
             Cause::ServerDown if !pipe.has_relay() => How::Abort,
             _ => How::Fin,
         };
-        if pipe.extra.is_some() && how == How::Fin && self.staged_farewell(key) {
+        // What was read this turn goes out before FIN says that it was all.
+        let unsent = pipe.flows.iter().any(|flow| flow.turn != NONE);
+        let speaks = pipe.extra.is_some() && how == How::Fin && self.staged_farewell(key);
+        if speaks || (unsent && how == How::Fin) {
             self.doom(key, ending, how);
         } else {
             self.close(key, ending, how);
@@ -102,6 +122,17 @@ impl Wire {
     /// Ends a pipe for want of memory of ours.
     pub(super) fn close_exhausted(&mut self, key: Key) {
         self.close(key, Ending::proxy(Stage::Pipe, Cause::NoMemory), How::Abort);
+    }
+
+    /// Ends a pipe for want of memory of ours, of whose `flow` bytes are lost already: nothing may
+    /// follow them. Not at once: a send that was queued names its socket, and a socket that is
+    /// closed before the kernel has seen that leaves its number to a stranger's where descriptors
+    /// are shared.
+    pub(super) fn fail_exhausted(&mut self, key: Key, flow: usize) {
+        if let Some(pipe) = self.slab.get_mut(key) {
+            pipe.flows[flow].phase = Phase::Broken;
+            self.doom(key, Ending::proxy(Stage::Pipe, Cause::NoMemory), How::Abort);
+        }
     }
 
     /// One of a closing pipe's requests completed: the last one frees it.

@@ -1,6 +1,7 @@
 //! One living connection as plain data: two ends, two flows, and what it was born under. No
 //! buffer, task, timer or pipe belongs to it while it is silent.
 
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -57,7 +58,7 @@ pub struct Birth {
 /// Which request of the kernel's reads an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
-    /// None: it was never armed, or nobody wants to read now, or the stream has ended.
+    /// None: it was never armed, or is not to be read now, or the stream has ended.
     Idle,
     /// A oneshot poll.
     Polled,
@@ -176,7 +177,7 @@ pub enum Life {
     Closing,
 }
 
-/// See the module's words.
+/// One established connection: its two sockets, what flows each way, and what it inherited.
 #[derive(Debug)]
 pub struct Pipe {
     pub ends: [End; 2],
@@ -186,6 +187,8 @@ pub struct Pipe {
     pub birth: Rc<Birth>,
     /// Identity in logs, unique for the life of the process.
     pub id: u64,
+    /// The client's address, where connections are logged: the line about the end names it.
+    pub client: Option<Box<SocketAddr>>,
     /// The server it holds a lease on.
     pub server: ServerId,
     pub born: Ticks,
@@ -216,8 +219,8 @@ impl Pipe {
         self.extra.as_ref().is_some_and(|extra| extra.has_relay())
     }
 
-    /// Whether anybody wants to know what comes from an end: a relay listens to the last, if only
-    /// so that what it said itself is not lost to a reset.
+    /// Whether what comes from an end is to be read. A relay reads to the last, if only so that the
+    /// Close it sent is not lost to a reset.
     pub fn listens(&self, end: usize) -> bool {
         let flow = &self.flows[end];
         !flow.ended && (flow.phase == Phase::Open || self.has_relay())

@@ -30,7 +30,7 @@ use crate::meter::{Cause, CoreCounters, Ending, Stage};
 use crate::sys::memory::Span;
 use crate::sys::ring::{Completion, POLL_IN, Ring, Timespec};
 
-pub use closing::How;
+pub use closing::{How, cause_of_session};
 pub use entry::{Birth, CLIENT, Pipe, SERVER, Ticks, ticks};
 use entry::{Life, NONE, Phase, Reading, TICKS_PER_SECOND};
 pub use secure::{KeepTicket, Secure};
@@ -44,7 +44,7 @@ use turn::Turn;
 
 /// Completions looked at in one turn at the most: what they gave is sent before the next ones.
 const DISPATCHES_MAX: usize = 1024;
-/// Scratch that one event may ask for: a long read from a TLS end, sealed anew for another.
+/// Scratch that one event may ask for: a long read from a TLS end, sealed anew for the other end.
 const EVENT_BYTES_MAX: usize = 512 << 10;
 
 /// Bytes of an end that are read for nothing before it is dropped.
@@ -77,7 +77,8 @@ struct Doomed {
     spoken: bool,
 }
 
-/// See the module's words.
+/// The engine of one core: its ring, all its established pipes, and what is under way between
+/// turns.
 #[derive(Debug)]
 pub struct Wire {
     pub ring: Ring,
@@ -203,7 +204,7 @@ impl Wire {
         self.ring.completions(&mut fresh);
         self.counters.completed.add(fresh.len() as u64);
         for completion in fresh.drain(..) {
-            if completion.token >> 60 == Kind::Unsent as u64 {
+            if Token::kind_of(completion.token) == Some(Kind::Unsent) {
                 self.unsent(&completion);
             } else {
                 self.completions.push_back(completion);
@@ -272,7 +273,7 @@ impl Wire {
         }
     }
 
-    /// Bytes read from `end`, on their way to the other one.
+    /// Bytes read from `end`, on their way to the other end.
     fn bytes(&mut self, key: Key, end: usize, span: Span) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
         if pipe.life != Life::Open {
@@ -291,8 +292,8 @@ impl Wire {
         }
     }
 
-    /// Bytes of `end` that nobody wants. They are read so that a peer hears what it was told before
-    /// its connection is gone; one that only goes on speaking is not listened to for ever.
+    /// Bytes of `end` that are not wanted. They are read so that the peer receives what it was told
+    /// before its connection is gone; a peer that goes on sending is dropped after a bound.
     fn throw_away(&mut self, key: Key, end: usize, bytes: usize) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
         let flow = &mut pipe.flows[end];
@@ -378,9 +379,9 @@ impl Wire {
             let last = flow.phase == Phase::Draining;
             let (sink, token) = (pipe.ends[1 - out.flow].fd, Token::of(Kind::Unsent, index as u32));
             if spans.len() > sink::SPANS_MAX {
-                // More than the kernel gathers: one copy is gathered instead.
+                // More than the kernel gathers: one copy is gathered instead, or waits.
                 let Some(whole) = self.ring.memory.allocate(out.bytes) else {
-                    self.close_exhausted(out.key);
+                    self.spill(self.filling, &out, 0);
                     continue;
                 };
                 self.ring.memory.gather(spans, whole);

@@ -12,7 +12,7 @@ const PIPES_MAX: usize = 64;
 /// Pipes kept for the next borrower.
 const IDLE_MAX: usize = 8;
 
-/// See the module's words.
+/// The pipes of one core: those that hold bytes of a flow, and a few empty ones for the next.
 #[derive(Debug, Default)]
 pub struct Pool {
     lent: Vec<Option<Pipe>>,

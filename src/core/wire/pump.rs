@@ -39,7 +39,7 @@ impl Wire {
         }
         let flow = &pipe.flows[end];
         if flow.ended {
-            // Nobody's bytes any more.
+            // Nothing that still comes from this end is wanted.
         } else if flow.is_blocked() {
             // The source is not read while bytes wait; a reset is seen all the same.
             self.look_for_reset(key, end, completion.result);
@@ -55,12 +55,16 @@ impl Wire {
     }
 
     /// Serves a parked end in place: one read now, its bytes sent with the next enter. `finished`:
-    /// the peer's FIN is there, so that what is read short is the last of it.
+    /// the peer's FIN is there, so that what is read short is most likely the last of it.
     pub(super) fn serve_parked(&mut self, key: Key, end: usize, finished: bool) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
+        if pipe.life != Life::Open || pipe.flows[end].ended {
+            return;
+        }
         self.counters.wakes.inc();
         if pipe.flows[end].runs >= BULK_RUNS && pipe.is_between_frames(end) {
-            // Reads that each end with a frame leave nothing to tell by how long frames are.
+            // Each read ended exactly at a frame's end, so it told nothing of the next frame's
+            // length: peek at its header.
             match self.staged_unseen(key, end, PIPE_BYTES) {
                 Ok(0) => {}
                 Ok(_) => {
@@ -90,7 +94,8 @@ impl Wire {
                 self.counters.bytes.add(DIRECTIONS[end], Gear::Parked, got as u64);
                 self.bytes(key, end, span);
                 if finished && got < most {
-                    self.source_ended(key, end);
+                    // The rest of it: an end, except where urgent data had cut the read short.
+                    self.serve_parked(key, end, finished);
                 } else {
                     self.shift(key, end, got, most);
                 }
@@ -117,8 +122,8 @@ impl Wire {
             0
         };
         flow.wakes = flow.wakes.saturating_add(1);
-        // Inside a long frame reads of less than was asked for will do: its header has told that
-        // there is more.
+        // Inside a long frame a read may be short and the flow bulk all the same: the frame's
+        // header has told that more follows.
         if flow.runs >= BULK_RUNS && long_frame.unwrap_or(full) {
             self.begin_bulk(key, end);
         } else if got < BUFFER_BYTES
@@ -200,7 +205,7 @@ impl Wire {
                     self.starved.push((key, end));
                     return;
                 }
-                // It was asked to end, and did for another reason.
+                // The receive was asked to end, and ended for want of a buffer first.
                 libc::ENOBUFS => {}
                 libc::ECANCELED => {}
                 errno => {

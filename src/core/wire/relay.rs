@@ -3,8 +3,8 @@
 //! in and says what goes on; it owns no buffer, reads no clock and never touches a socket.
 //!
 //! Who drives it: feed one event ([`Relay::pass`], [`Relay::ended`], [`Relay::drain`],
-//! [`Relay::sweep`]), carry out all that was put into [`Out`], and call `sweep` again no later
-//! than [`Relay::due`].
+//! [`Relay::sweep`]), carry out all that was put into [`Out`], and call `sweep` again when
+//! [`Relay::next`] says.
 
 mod clock;
 #[cfg(test)]
@@ -28,16 +28,17 @@ pub trait Out {
     fn insert(&mut self, to: End, bytes: &[u8]);
     /// FIN `to` an end once all before it has left.
     fn finish(&mut self, to: End);
-    /// Nothing that may still come `from` an end, not even its FIN, matters to anybody.
+    /// Nothing that may still come `from` an end, not even its FIN, matters any more.
     fn leave(&mut self, from: End);
     /// Microseconds on a clock that may wrap: what a Ping's way is measured with.
     fn clock(&mut self) -> u32;
-    /// A number nobody can foresee: masks of our frames to a server (§5.3).
+    /// A number that cannot be predicted, to mask our frames to a server (§5.3).
     fn random(&mut self) -> u32;
     /// Whether bytes wait on their way to an end whose machine has acknowledged some within so
     /// many milliseconds: it lives, and what we say next reaches it only behind them.
     fn is_busy(&mut self, to: End, within: u32) -> bool;
-    /// Whether what comes `from` an end is not read, because what it said before has not gone on.
+    /// Whether what comes `from` an end is not read, because the other end has not taken what came
+    /// before.
     fn is_unread(&mut self, from: End) -> bool;
 }
 
@@ -50,7 +51,7 @@ pub enum Stop {
     Lost,
 }
 
-/// Why the relay itself brought the pipe to its end. `None` of it: the ends did.
+/// Why the relay itself brought the pipe to its end. `None`: one of the ends ended it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
     /// A frame that breaks the rules, or is beyond a limit, came from this end.
@@ -103,10 +104,12 @@ struct Half {
     tunnel: Tunnel,
     /// The mark of the Ping under way; 0: none is.
     mark: u64,
-    /// When the Ping went out, or else when the next one is due; `u32::MAX` in `never`.
+    /// When the Ping under way was sent, or, if none is, when the next one is due. Without meaning
+    /// where this end is not pinged.
     ping: u32,
+    /// When bytes last came from this end.
     heard: u32,
-    /// When the Ping went out, in microseconds.
+    /// When the Ping under way was sent, in microseconds.
     sent: u32,
     way: Way,
     ear: Ear,
@@ -227,20 +230,20 @@ impl Relay {
         if from == End::Client {
             out.leave(End::Client);
             if self.server.ear == Ear::Ended {
-                // It said all it ever will: there is nobody left to wait for.
+                // The server said all it ever will: there is no end left to wait for.
                 self.server.way = Way::Over;
                 out.finish(End::Server);
             }
         }
         if self.client.tunnel.is_closed() && self.client.way == Way::Closed {
-            // It has said Close and got one: the server's side of a WebSocket, which we are to the
-            // client, closes first (§7.1.1), and leaves the other to the server itself.
+            // The client has said Close and got one. Towards the client we are the server of the
+            // WebSocket, which closes first (§7.1.1); the server's connection the server closes.
             self.client.way = Way::Over;
             out.finish(End::Client);
         }
     }
 
-    /// An end broke the rules: it gets a Close that says so, the other one that we go away.
+    /// An end broke the rules: it gets a Close that says so, the other end one that we go away.
     fn offence(&mut self, from: End, fault: Fault, now: u32) {
         self.half_mut(from).ear = Ear::Deaf;
         self.why.get_or_insert(Why::Fault(from, fault));
@@ -292,7 +295,7 @@ impl Relay {
     }
 
     /// Ends the pipe as soon as a frame ends: a Close with `code` to the client, whose own Close
-    /// then ends the server's side. `None` of an effect if it is ending already.
+    /// then ends the server's side. Does nothing if the pipe is ending already.
     pub fn drain<O: Out>(&mut self, code: u16, now: u32, out: &mut O) {
         if self.grace != 0 || self.why.is_some() {
             return;
@@ -348,7 +351,7 @@ impl Relay {
         }
     }
 
-    /// The first Close decides who closed.
+    /// Whichever side sends the first Close counts as the one that closed.
     fn record(&mut self, who: Side, code: Option<u16>) {
         if self.closed_by.is_none() {
             self.closed_by = Some((who, code));

@@ -18,7 +18,7 @@ use super::{CLIENT, How, Pipe, SERVER, Wire, closing};
 
 /// Bytes of cut records that a core holds at the most; beyond it the oldest pipe ends.
 pub const HELD_BYTES_MAX: usize = 8 << 20;
-/// Records in the order in which they were cut, below which nobody asks which are whole by now.
+/// Length of the list of cut records below which it is not searched for those that are whole now.
 const ORDER_MIN: usize = 1024;
 /// Records that a key can still seal, below which its pipe ends in order: what a fast one seals
 /// between two sweeps, and until a long frame ends.
@@ -318,7 +318,7 @@ impl Wire {
         if let Some(alert) = fault.alert() {
             self.say_alert(key, 1 - end, alert);
         }
-        let cause = crate::core::young::transport::cause_of(fault);
+        let cause = closing::cause_of_session(fault);
         self.cut_off(key, end, Ending::new(closing::SIDES[end], Stage::Pipe, cause));
     }
 
@@ -346,7 +346,7 @@ impl Wire {
             let Some(since) = secure.cut else { continue };
             let age = now.saturating_sub(since);
             if unread && age >= HELD_TICKS_MAX / 2 {
-                // Its rest may lie in the socket: it is we who do not read.
+                // The record's rest may lie in the socket, which we do not read at present.
                 secure.cut = Some(now);
                 self.held.order.push_back((key, end, now));
                 self.sweep_order();

@@ -64,7 +64,7 @@ impl Wire {
         if fits {
             self.block(out.key, out.flow);
         } else {
-            self.close_exhausted(out.key);
+            self.fail_exhausted(out.key, out.flow);
         }
     }
 
@@ -85,7 +85,7 @@ impl Wire {
     pub(super) fn look_for_reset(&mut self, key: Key, end: usize, events: i32) {
         let Some(pipe) = self.slab.get(key) else { return };
         if events & POLL_ERR != 0
-            && let Some(error) = socket::dial_error(pipe.ends[end].fd)
+            && let Some(error) = socket::take_error(pipe.ends[end].fd)
         {
             return self.source_failed(key, end, &error);
         }
@@ -117,9 +117,12 @@ impl Wire {
             }
             return;
         }
-        if pipe.flows[end].is_blocked() && completion.result & POLL_ERR != 0 {
+        let source = &pipe.flows[end];
+        if source.is_blocked() && !source.ended && completion.result & POLL_ERR != 0 {
             return self.look_for_reset(key, end, completion.result);
         }
+        // (A source that had finished and is reset is heard of by what is sent to it: the error is
+        // left on the socket for that.)
         let flow = 1 - end;
         if !pipe.flows[flow].is_blocked() {
             return;
@@ -210,7 +213,7 @@ impl Wire {
         flow.spill = Some(spill);
         if emptied.is_err() {
             // Bytes that cannot be got out of the pipe are lost: nothing may follow them.
-            self.close_exhausted(key);
+            self.fail_exhausted(key, index);
         }
     }
 
@@ -225,7 +228,7 @@ impl Wire {
         if flow.phase == Phase::Open {
             flow.phase = Phase::Draining;
         }
-        // After close_notify more may come, and is nobody's.
+        // After close_notify more bytes may come; they are not wanted.
         self.stop_receiving(key, index);
         if staged {
             self.staged_end(key, index);
@@ -327,11 +330,13 @@ impl Wire {
         }
     }
 
-    /// Nobody reads `end` while its bytes wait for the other side: was it reset meanwhile?
+    /// `end` is not read while its bytes wait for the other end: this finds out whether it was
+    /// reset meanwhile.
     pub(super) fn ask_unread(&mut self, key: Key, end: usize) {
         let Some(pipe) = self.slab.get(key) else { return };
         if pipe.flows[end].is_blocked()
-            && let Some(error) = socket::dial_error(pipe.ends[end].fd)
+            && !pipe.flows[end].ended
+            && let Some(error) = socket::take_error(pipe.ends[end].fd)
         {
             self.source_failed(key, end, &error);
         }

@@ -2,6 +2,8 @@
 //! copy of everything. A freed slot's generation grows, which is what makes late completions
 //! harmless.
 
+use super::token::GENERATION_MASK;
+
 /// Entries of a page.
 const PAGE: usize = 256;
 
@@ -19,7 +21,7 @@ struct Cell<T> {
     entry: Result<T, Option<u32>>,
 }
 
-/// See the module's words.
+/// Entries by slot, each found by a [`Key`] that is valid for as long as the entry lives.
 #[derive(Debug)]
 pub struct Slab<T> {
     pages: Vec<Box<[Cell<T>]>>,
@@ -69,8 +71,8 @@ impl<T> Slab<T> {
         self.get(key)?;
         let free = self.free;
         let cell = self.cell_mut(key.slot);
-        // The generation travels in 28 bits of a request's name.
-        cell.generation = (cell.generation + 1) & ((1 << 28) - 1);
+        // Only so much of it travels in a request's name.
+        cell.generation = (cell.generation + 1) & GENERATION_MASK;
         let entry = std::mem::replace(&mut cell.entry, Err(free)).ok();
         self.free = Some(key.slot);
         self.len -= 1;

@@ -4,17 +4,19 @@
 use std::io;
 use std::os::fd::RawFd;
 
-use crate::sys::memory::BUFFER_BYTES;
+use crate::sys::memory::{BUFFER_BYTES, BUFFERS};
 use crate::sys::socket;
 
+use super::EVENT_BYTES_MAX;
 use super::entry::Ticks;
 
-/// What a multishot receive may still deliver before it is joined: 32 buffers a run, and those of
-/// the turn it was cancelled in; a scratch read and a pipe's content are smaller or as large.
-pub const SPILL_BYTES_MAX: usize = 2 << 20;
-const _: () = assert!(SPILL_BYTES_MAX >= 2 * 32 * BUFFER_BYTES + crate::sys::pipe::PIPE_BYTES);
+/// What may be on its way to a sink when it stops taking bytes: whatever a multishot receive put
+/// into provided buffers meanwhile, which is few of them unless other completions kept the core
+/// from looking for many turns; a pipe's content; the longest read of a turn, sealed anew.
+pub const SPILL_BYTES_MAX: usize =
+    BUFFERS * BUFFER_BYTES + crate::sys::pipe::PIPE_BYTES + EVENT_BYTES_MAX;
 
-/// See the module's words.
+/// Bytes of one flow that its sink did not take yet, oldest first.
 #[derive(Debug)]
 pub struct Spill {
     bytes: Vec<u8>,
@@ -78,6 +80,9 @@ impl Spill {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read as _;
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::net::UnixStream;
 
     #[test]
     fn it_is_bounded_and_keeps_order() {
@@ -85,5 +90,19 @@ mod tests {
         assert!(spill.add(&vec![1; SPILL_BYTES_MAX]));
         assert!(!spill.add(&[2]));
         assert_eq!(spill.len(), SPILL_BYTES_MAX);
+        // The sink took all but the last three bytes: what it took makes room, and is let go of.
+        spill.sent = SPILL_BYTES_MAX - 3;
+        assert!(spill.add(&[2, 3]));
+        assert_eq!((spill.sent, &spill.bytes[..]), (0, &[1, 1, 1, 2, 3][..]));
+        // It took less than half: the rest is not moved for that.
+        spill.sent = 2;
+        assert!(spill.add(&[4]));
+        assert_eq!((spill.sent, spill.len()), (2, 4));
+        let (sink, mut peer) = UnixStream::pair().unwrap();
+        assert!(spill.drain(sink.as_raw_fd(), 7).unwrap());
+        assert!(spill.is_empty() && spill.since == 7);
+        let mut got = [0; 4];
+        peer.read_exact(&mut got).unwrap();
+        assert_eq!(got, [1, 2, 3, 4]);
     }
 }

@@ -1,5 +1,5 @@
-//! What stands between reading and sending on pipes that are more than bytes: the frame relay.
-//! Here what it wants done is carried out; what that is, it decides alone.
+//! What stands between reading and sending on pipes with a relay or TLS. What the relay wants done
+//! is carried out here; what that is, the relay decides alone.
 
 use std::io;
 use std::ops::Range;
@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::meter::{Cause, Ending, Side, Stage};
 use crate::proto::frame::{End as Who, Fault, HEADER_MAX};
+use crate::proto::tunnel::Mark;
 use crate::sys::memory::Span;
 use crate::sys::socket;
 
@@ -55,8 +56,11 @@ pub enum Act {
     Leave(usize),
 }
 
-/// The longest thing a relay inserts: a whole header, or a Ping of ours to a server.
+/// The longest thing a relay inserts: a whole header, or a control frame of ours to a server.
 const INSERT_MAX: usize = 14;
+/// A Ping of ours bears a mark and a Close of ours a code, both behind two bytes and a mask.
+const _: () = assert!(HEADER_MAX <= INSERT_MAX);
+const _: () = assert!(2 + 4 + size_of::<Mark>() <= INSERT_MAX && 2 + 4 + 2 <= INSERT_MAX);
 
 /// Takes down what the relay wants, to be done when the slab is free again.
 struct Notes<'a> {
@@ -124,13 +128,13 @@ fn index(who: Who) -> usize {
 }
 
 impl Pipe {
-    /// Of a pipe that is more than bytes: whether so much of `end` need not be seen that it is
-    /// worth splicing. `None`: all of it may be spliced.
+    /// Whether the rest of the current frame from `end` is long enough to splice. `None` on a plain
+    /// pipe, all of which may be spliced.
     pub(super) fn long_frame(&self, end: usize) -> Option<bool> {
         self.extra.as_ref().map(|extra| extra.unseen(end) >= SPLICE_BYTES)
     }
 
-    /// Of a pipe that is more than bytes: whether the next byte of `end` has to be seen.
+    /// Of a pipe with a relay or TLS: whether the next byte of `end` has to be seen.
     pub(super) fn is_between_frames(&self, end: usize) -> bool {
         self.extra.as_ref().is_some_and(|extra| extra.unseen(end) == 0)
     }
@@ -151,7 +155,7 @@ impl Wire {
         self.now.wrapping_mul(1000 / super::entry::TICKS_PER_SECOND)
     }
 
-    /// Bytes came from `end` of a pipe that is more than bytes.
+    /// Bytes came from `end` of a pipe with a relay or TLS.
     pub(super) fn staged(&mut self, key: Key, end: usize, span: Span) {
         let extra = self.slab.get(key).and_then(|pipe| pipe.extra.as_ref());
         if extra.is_some_and(|extra| extra.secure[end].is_some()) {
@@ -189,7 +193,7 @@ impl Wire {
     ///
     /// # Errors
     /// As [`socket::peek`]: `WouldBlock` if nothing is there by which to tell. A reset is told only
-    /// once: whoever reads after this finds a clean end.
+    /// once: a read after this one finds a clean end.
     pub(super) fn staged_unseen(&mut self, key: Key, end: usize, room: usize) -> io::Result<usize> {
         let now = self.milliseconds();
         let Some(pipe) = self.slab.get_mut(key) else { return Ok(0) };
@@ -228,8 +232,9 @@ impl Wire {
         }
     }
 
-    /// `end` is lost for `cause`. The other one gets a Close if a frame has just ended, then FIN;
-    /// it has until the relay's grace is over to say its own. `false` where no relay speaks.
+    /// `end` is lost for `cause`. The other end gets a Close if a frame has just ended, then FIN,
+    /// and has until the relay's grace is over to say Close itself. `false` where there is no
+    /// relay.
     pub(super) fn staged_lost(&mut self, key: Key, end: usize, cause: Cause) -> bool {
         let Some(pipe) = self.slab.get_mut(key) else { return false };
         if !pipe.has_relay() {
@@ -256,7 +261,7 @@ impl Wire {
         true
     }
 
-    /// What comes from `end` cannot be trusted any more: the other one is told, if it can be.
+    /// What comes from `end` cannot be trusted any more: the other end is told, if it can be.
     pub(super) fn staged_cut(&mut self, key: Key, end: usize) {
         self.tell(key, |relay, now, notes| relay.ended(WHO[end], Stop::Lost, now, notes));
     }
@@ -273,7 +278,7 @@ impl Wire {
     }
 
     /// The last words of a pipe that is taken down: a Close where a frame has just ended, then
-    /// close_notify. Says whether there were any.
+    /// close_notify. `false` if there was nothing to say.
     pub(super) fn staged_farewell(&mut self, key: Key) -> bool {
         self.tell(key, |relay, now, notes| relay.leave(CODE_GOING_AWAY, now, notes));
         for flow in [CLIENT, SERVER] {
@@ -348,7 +353,7 @@ impl Wire {
         }
     }
 
-    /// FIN to an end, although the other one may still be sending.
+    /// FIN to the end `to`, although the other end may still be sending.
     fn finish_towards(&mut self, key: Key, to: usize) {
         let Some(pipe) = self.slab.get_mut(key) else { return };
         let flow = &mut pipe.flows[1 - to];
@@ -378,7 +383,7 @@ impl Wire {
 
 /// Begins the frames behind the first one too, whose headers lie in the socket already: one splice
 /// for many of them costs less than one for each, whose acknowledgement makes the sender send.
-/// `false`: such a socket cannot be looked at there.
+/// `false`: on such a socket bytes behind the first unread ones cannot be peeked at.
 ///
 /// # Errors
 /// The socket would go on being looked at beyond its beginning.
@@ -393,7 +398,8 @@ fn look_beyond(
     let mut looked = false;
     let can = loop {
         let before = usize::try_from(relay.unseen(WHO[end])).unwrap_or(usize::MAX);
-        // Only where something lies: a look at nothing takes a reset away that is told but once.
+        // Only where unread bytes lie: a peek at none of them would take away the report of a
+        // reset, which the kernel makes only once.
         if before >= room || before.saturating_add(HEADER_MAX) > unread {
             break true;
         }

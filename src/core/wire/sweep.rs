@@ -45,6 +45,8 @@ enum Late {
 #[derive(Debug, Default)]
 pub struct Sweep {
     cursor: u32,
+    /// The second that was last looked at as such: ticks may be late, and skip one.
+    second: Ticks,
     /// Entries that are to be looked at by now.
     owed: u32,
     demotions: u32,
@@ -57,6 +59,8 @@ pub struct Sweep {
     leaving: HashMap<ServerId, Leaving>,
     /// All WebSockets are to end.
     draining: Option<Leaving>,
+    /// Everything is to end at once.
+    stopping: Option<Leaving>,
 }
 
 /// Until when pipes of a kind are to end, and what their ending is called.
@@ -103,7 +107,7 @@ struct Due {
 
 impl Wire {
     /// Ends all pipes of servers, those of each evenly spread over its time (at once without), and
-    /// those that are on their way to them.
+    /// pipes that are still being established towards them.
     pub fn end_servers(&mut self, leaves: &[Leave]) {
         let mut keys: HashMap<ServerId, Vec<Key>> = HashMap::new();
         keys.extend(leaves.iter().map(|leave| (leave.server, Vec::new())));
@@ -150,7 +154,9 @@ impl Wire {
     pub(super) fn born_late(&mut self, key: Key) {
         let Some(pipe) = self.slab.get(key) else { return };
         let with_all = self.sweep.draining.filter(|_| pipe.has_relay());
-        // (Who comes to a draining server is tied to it: control says when that is over.)
+        let with_all = self.sweep.stopping.or(with_all);
+        // (A client that still comes to a draining server is tied to it by its cookie: control says
+        // when that is over.)
         let with_server = self.sweep.leaving.get(&pipe.server).copied();
         let with_server = with_server.filter(|it| it.ending.cause != Cause::ServerDraining);
         if let Some(Leaving { until, ending }) = with_all.or(with_server) {
@@ -159,12 +165,14 @@ impl Wire {
         }
     }
 
-    /// Ends everything now; what was to end later is forgotten.
+    /// Ends everything now, and whatever is still to come; what was to end later is forgotten.
     pub fn end_all(&mut self, cause: Cause) {
         self.sweep.due.clear();
+        let ending = Ending::proxy(Stage::Pipe, cause);
+        self.sweep.stopping = Some(Leaving { until: self.now, ending });
         let keys: Vec<Key> = self.slab.keys().collect();
         for key in keys {
-            self.end_later(key, self.now, Ending::proxy(Stage::Pipe, cause));
+            self.end_later(key, self.now, ending);
         }
     }
 
@@ -204,7 +212,8 @@ impl Wire {
         self.sweep.demotions = 0;
         let slots = self.slab.slots();
         self.sweep.owed = slots.min(self.sweep.owed + slots.div_ceil(TICKS_PER_SECOND));
-        if self.now.is_multiple_of(TICKS_PER_SECOND) {
+        let second = self.now / TICKS_PER_SECOND;
+        if std::mem::replace(&mut self.sweep.second, second) != second {
             self.counters.sweeps.inc();
             self.give_memory_back();
         }

@@ -9,7 +9,7 @@ use crate::meter::{CloseCodes, CoreCounters, Direction, Opcode as Kind, RouteCou
 use crate::proto::frame::{End, Opcode};
 use crate::proto::tunnel::Limits;
 
-/// See the module's words.
+/// One route's limits, its pinging and this core's counters of it, shared by all its connections.
 #[derive(Debug)]
 pub struct Terms {
     pub label: Arc<str>,
@@ -81,8 +81,8 @@ impl Terms {
         self.route.live.inc();
     }
 
-    /// One is over. Where frames were followed and nobody said Close, that is told; whose fault it
-    /// was is the ending's to say.
+    /// A WebSocket is over. Where frames were followed and no end sent a Close, that is counted;
+    /// which side caused it is told by the ending.
     pub fn ended(&self, age: Duration, followed: bool, closed_by: Option<(Side, Option<u16>)>) {
         self.route.live.dec();
         self.route.age.0.record(age);

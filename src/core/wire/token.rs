@@ -2,8 +2,20 @@
 //! whose generation is not the slot's own belongs to a connection that is gone, and is dropped.
 
 /// Slots a core can address.
-pub const SLOTS_MAX: usize = 1 << 28;
+pub const SLOTS_MAX: usize = 1 << SLOT_BITS;
+const SLOT_BITS: u32 = 28;
 const GENERATION_BITS: u32 = 28;
+/// What of a slot's generation travels in a name; beyond it the generations begin anew.
+pub const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
+
+/// Where each part of a name begins, from the generation up; the kind takes the last four bits.
+const SLOT_SHIFT: u32 = GENERATION_BITS;
+const END_SHIFT: u32 = SLOT_SHIFT + SLOT_BITS;
+const KIND_SHIFT: u32 = END_SHIFT + PART_BITS;
+/// Bits of an end, and of a kind.
+const PART_BITS: u32 = 4;
+const PART_MASK: u64 = (1 << PART_BITS) - 1;
+const _: () = assert!(KIND_SHIFT + PART_BITS == u64::BITS && KINDS.len() <= 1 << PART_BITS);
 
 /// What a request was made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +72,7 @@ pub struct Token {
 impl Token {
     pub fn new(kind: Kind, end: usize, slot: u32, generation: u32) -> Self {
         debug_assert!(end < 2 && (slot as usize) < SLOTS_MAX);
-        Self { kind, end, slot, generation: generation & ((1 << GENERATION_BITS) - 1) }
+        Self { kind, end, slot, generation: generation & GENERATION_MASK }
     }
 
     /// A request that belongs to no pipe.
@@ -69,18 +81,23 @@ impl Token {
     }
 
     pub fn pack(self) -> u64 {
-        (self.kind as u64) << 60
-            | (self.end as u64) << 56
-            | u64::from(self.slot) << GENERATION_BITS
+        (self.kind as u64) << KIND_SHIFT
+            | (self.end as u64) << END_SHIFT
+            | u64::from(self.slot) << SLOT_SHIFT
             | u64::from(self.generation)
+    }
+
+    /// The kind in a packed token; `None` for a number no token packs to.
+    pub fn kind_of(number: u64) -> Option<Kind> {
+        KINDS.get((number >> KIND_SHIFT) as usize).copied()
     }
 
     /// `None` for a number no token packs to.
     pub fn unpack(number: u64) -> Option<Self> {
-        let kind = *KINDS.get((number >> 60) as usize)?;
-        let end = (number >> 56 & 0xf) as usize;
-        let slot = (number >> GENERATION_BITS) as u32 & (SLOTS_MAX as u32 - 1);
-        let generation = number as u32 & ((1 << GENERATION_BITS) - 1);
+        let kind = Self::kind_of(number)?;
+        let end = (number >> END_SHIFT & PART_MASK) as usize;
+        let slot = (number >> SLOT_SHIFT) as u32 & (SLOTS_MAX as u32 - 1);
+        let generation = number as u32 & GENERATION_MASK;
         (end < 2).then_some(Self { kind, end, slot, generation })
     }
 }

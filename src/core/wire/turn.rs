@@ -24,7 +24,7 @@ struct Link {
     next: u32,
 }
 
-/// See the module's words.
+/// What one turn sends, and the receive buffers that its bytes lie in.
 #[derive(Debug, Default)]
 pub struct Turn {
     outgoing: Vec<Outgoing>,

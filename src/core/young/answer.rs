@@ -6,11 +6,12 @@ use std::time::SystemTime;
 
 use httpdate::HttpDate;
 
-/// A request that will not be passed on, or a response that cannot be.
+/// A request that will not be passed on, or a response that cannot be: what is said in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     pub status: u16,
-    /// One sentence for whoever sees the answer; it tells nothing about what stands behind.
+    /// One sentence for the client; it tells nothing about the servers behind. Where it is empty the
+    /// answer has no body.
     pub sentence: &'static str,
 }
 
@@ -36,7 +37,9 @@ impl Refusal {
     pub fn compose(&self, manner: &Manner, jitter: u64) -> Vec<u8> {
         let (status, id) = (self.status, &manner.id);
         let reason = reason(status);
-        let body = if manner.json {
+        let body = if self.sentence.is_empty() {
+            String::new()
+        } else if manner.json {
             format!(
                 "{{\"status\":{status},\"error\":\"{reason}\",\"detail\":\"{}\",\
                  \"request_id\":\"{id}\"}}\n",
@@ -45,7 +48,11 @@ impl Refusal {
         } else {
             format!("{status} {reason}\n{}\nrequest id {id}\n", self.sentence)
         };
-        let media = if manner.json { "application/json" } else { "text/plain; charset=utf-8" };
+        let media = match (body.is_empty(), manner.json) {
+            (true, _) => "",
+            (_, true) => "Content-Type: application/json\r\n",
+            (_, false) => "Content-Type: text/plain; charset=utf-8\r\n",
+        };
         let connection = match (status, manner.close) {
             (426, true) => "Upgrade, close",
             (426, false) => "Upgrade",
@@ -53,16 +60,16 @@ impl Refusal {
             (_, false) => "keep-alive",
         };
         let extra = match status {
-            405 => "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n".to_string(),
+            200 | 405 => "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n".to_string(),
             426 => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n".to_string(),
             503 => format!("Retry-After: {}\r\n", RETRY_AFTER_MIN + jitter % RETRY_AFTER_SPREAD),
             _ => String::new(),
         };
-        // Who answers on their own account is the origin of the answer, and has a clock (RFC 9110
+        // For an answer of our own we are the origin server, and have a clock (RFC 9110
         // §6.6.1).
-        let date = HttpDate::from(SystemTime::now());
+        let date = date();
         let mut bytes = format!(
-            "HTTP/1.1 {status} {reason}\r\nDate: {date}\r\nContent-Type: {media}\r\nContent-Length: {}\r\n\
+            "HTTP/1.1 {status} {reason}\r\nDate: {date}\r\n{media}Content-Length: {}\r\n\
              Cache-Control: no-store\r\nX-Request-Id: {id}\r\n{extra}\
              Connection: {connection}\r\n\r\n",
             body.len()
@@ -79,9 +86,15 @@ impl Refusal {
 const RETRY_AFTER_MIN: u64 = 1;
 const RETRY_AFTER_SPREAD: u64 = 5;
 
+/// The time as a `Date` tells it.
+pub fn date() -> HttpDate {
+    HttpDate::from(SystemTime::now())
+}
+
 /// The reason phrase of every status we answer with.
 fn reason(status: u16) -> &'static str {
     match status {
+        200 => "OK",
         400 => "Bad Request",
         403 => "Forbidden",
         404 => "Not Found",
@@ -157,6 +170,16 @@ mod tests {
         assert_eq!(value["status"], 503);
         assert_eq!(value["request_id"], "00000000000000ab");
         assert!(head.contains("Retry-After: 3\r\n"));
+    }
+
+    #[test]
+    fn an_answer_without_a_sentence_has_no_body() {
+        for json in [false, true] {
+            let answer = text(Refusal::new(200, ""), Manner { json, ..plain() });
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"));
+            assert!(answer.contains("\r\nContent-Length: 0\r\n"));
+            assert!(answer.contains("\r\nAllow: GET, ") && !answer.contains("Content-Type"));
+        }
     }
 
     #[test]

@@ -12,13 +12,14 @@ use crate::sys::socket;
 use super::tls::{Peer, Secured};
 use super::transport::{Stream, Transport, broken};
 
-/// See the module's words. No borrow of the session is ever held while a future waits.
+/// A young connection that two futures may use at once, one reading and one writing, through its
+/// TLS session if it has one. No borrow of that session is ever held while a future waits.
 pub struct Channel {
     stream: Stream,
     secured: Option<RefCell<Box<Secured>>>,
     /// Records are on their way out: whatever else must be said is sealed after them.
     writing: Cell<bool>,
-    /// Who waits for them to be out.
+    /// The task that waits for them to be out.
     turn: Cell<Option<Waker>>,
 }
 
@@ -79,10 +80,14 @@ impl Channel {
         })
     }
 
-    /// Reads at most about `most` bytes onto the end of `inlet`; 0 is the end of the stream.
+    /// Reads onto the end of `inlet`; 0 is the end of the stream, `close_notify` on TLS. At most
+    /// `most` bytes are taken from a plain socket; records are opened whole, so that TLS may
+    /// deliver two records' worth more.
     ///
     /// # Errors
-    /// As [`Transport::read`].
+    /// What `recv(2)` answers, `UnexpectedEof` for a TLS stream cut short, and `InvalidData` with
+    /// the [`Fault`](crate::proto::record::Fault) inside for a session that broke; its alert was
+    /// sent.
     pub async fn read(&self, inlet: &mut Inlet, most: usize) -> io::Result<usize> {
         let Some(secured) = &self.secured else {
             return self.stream.read(inlet.room(), most).await;
@@ -97,6 +102,15 @@ impl Channel {
             }
             secured.borrow_mut().tail.append(&mut fresh);
         }
+    }
+
+    /// Reads and forgets at most `most` bytes of what the peer sent, as they came; 0 is the end of
+    /// the stream.
+    ///
+    /// # Errors
+    /// What `recv(2)` answers.
+    pub async fn forget(&self, most: usize) -> io::Result<usize> {
+        self.stream.read(&mut Vec::new(), most).await
     }
 
     /// Opens the records that are there; `None`: not one of them is whole.
@@ -141,7 +155,7 @@ impl Channel {
     /// Writes all of `bytes`.
     ///
     /// # Errors
-    /// As [`Transport::write_all`].
+    /// What `send(2)` answers, and a TLS 1.2 key at the end of its use.
     pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
         let Some(secured) = &self.secured else {
             return self.stream.write_all(bytes).await;
@@ -183,6 +197,19 @@ impl Channel {
         socket::finish(self.fd());
     }
 
+    /// Takes leave of a server that is needed no more, before its connection is dropped: where
+    /// there is TLS, `close_notify` (RFC 8446 section 6.1), if the socket has room for it now.
+    /// Nobody waits for a connection that nobody needs. Where the socket was ended or reset,
+    /// nothing goes out: what was cut must look cut.
+    pub fn leave(&self) {
+        let Some(secured) = &self.secured else { return };
+        let mut record = [0; OVERHEAD_MAX * 2];
+        let closed = secured.borrow_mut().session.close(Alert::CLOSE_NOTIFY, &mut record);
+        if let Ok(length @ 1..) = closed {
+            let _ = socket::send(self.fd(), &record[..length]);
+        }
+    }
+
     /// The session's last record.
     async fn tell(&self, secured: &RefCell<Box<Secured>>, alert: Alert) {
         self.turn().await;
@@ -198,7 +225,7 @@ impl Channel {
         socket::abort(self.fd());
     }
 
-    /// Ends both directions; whoever waits on it is woken.
+    /// Ends both directions; a task that waits on the socket is woken.
     pub fn end(&self) {
         socket::end(self.fd());
     }
@@ -262,7 +289,7 @@ impl Inlet {
         }
     }
 
-    /// What is held, for whoever goes on with the connection.
+    /// What is held, for the next stage of the connection.
     pub fn into_tail(mut self) -> Vec<u8> {
         self.bytes.drain(..self.used);
         self.bytes

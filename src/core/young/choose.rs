@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::balance::{Counts, Policy, key_of_source};
+use crate::balance::{Counts, GOLDEN, Policy, key_of_source};
 use crate::config::plan::{L7, Rule, Share, Sticky};
 use crate::config::snapshot::Snapshot;
 use crate::meter::Cause;
@@ -44,7 +44,7 @@ impl Headers for Lines<'_, '_> {
 pub fn rule(l7: &L7, head: &RequestHead<'_>) -> Result<usize, Nowhere> {
     let ambiguous = |refusal| (Refusal::new(400, sentence_of(refusal)), Cause::HeadBad);
     // `OPTIONS *` asks the server itself: the one its host's pages come from.
-    let target = if head.target == "*" { "/" } else { head.target };
+    let target = if head.target == "*" { "/" } else { head.path_and_query() };
     let target = Target::read(target.as_bytes()).map_err(ambiguous)?;
     let host = head.host.unwrap_or_default().as_bytes();
     let request = Request { host, target, headers: &Lines(head) };
@@ -85,13 +85,13 @@ pub fn place(
         let Some(state) = snapshot.pools.get(share.pool) else { continue };
         let named = state.cookie.as_ref().and_then(|cookie| cookie.find(&lines));
         if let Some(member) = named.filter(|member| state.group.sticky(*member, counts)) {
-            // Should that one not answer, it is placed as anybody is.
+            // Should that server not answer, the client is placed as one without a cookie.
             let (pool, held) = (share.pool, Some(member));
             let key = key(snapshot, pool, head, client);
             return Some(Place { rule: index, pool, held, key });
         }
     }
-    // Who is placed by a key keeps its pool as well as its server.
+    // A client that is placed by a key keeps its pool as well as its server.
     let keyed = rule.pools.first().filter(|_| rule.pools.len() > 1);
     let keyed = keyed.and_then(|share| key(snapshot, share.pool, head, client));
     let random = keyed.map_or(random, |key| key.wrapping_mul(SPREAD));
@@ -112,7 +112,7 @@ pub fn place(
 }
 
 /// Makes another number of a key than its place among servers is found by.
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+const SPREAD: u64 = GOLDEN;
 
 fn key(snapshot: &Snapshot, pool: usize, head: &RequestHead<'_>, client: IpAddr) -> Option<u64> {
     let plan = snapshot.plan.pools.get(pool)?;
@@ -137,6 +137,5 @@ fn sentence_of(refusal: route::Refusal) -> &'static str {
         route::Refusal::Segment => "The path holds an empty or a dot segment.",
         route::Refusal::Ambiguous => "The path is escaped so that it could be read in two ways.",
         route::Refusal::Host => "The Host header is not a host name.",
-        route::Refusal::Authority => "Host and request target name different hosts.",
     }
 }

@@ -63,7 +63,7 @@ impl Drop for Lease {
     }
 }
 
-/// On whose behalf: what a PROXY header tells the server.
+/// The client on whose behalf a server is dialled: what a PROXY header tells.
 #[derive(Debug, Clone, Copy)]
 pub struct Client<'a> {
     pub fd: RawFd,
@@ -92,8 +92,8 @@ impl Dialled {
     }
 }
 
-/// The key that a client's address gives to `source-hash`, if the pool wants one.
-pub fn source_key(conn: &mut Accepted, front: &Front) -> Option<u64> {
+/// The key that a client's address gives, where it is known.
+pub fn source_key(conn: &Accepted, front: &Front) -> Option<u64> {
     let source = front.told.map(|(source, _)| source).or(conn.client)?;
     Some(balance::key_of_source(canonical(source.ip())))
 }
@@ -101,7 +101,7 @@ pub fn source_key(conn: &mut Accepted, front: &Front) -> Option<u64> {
 /// Connects to a server of the pool.
 ///
 /// # Errors
-/// How the connection ended: nobody to dial, or nobody who answered; the last candidate's cause.
+/// How the connection ended: no server to dial, or none that answered; the last candidate's cause.
 pub async fn dial(
     core: &Rc<Core>,
     conn: &Accepted,
@@ -130,12 +130,12 @@ pub async fn dial(
                 conn.failed.set(None);
                 return Ok(Dialled { server, lease, member, preface });
             }
-            // It was we who ended it.
+            // The core is stopping and ended the dial itself.
             Err(cause) if core.is_stopping() => return Err(Ending::server(Stage::Dial, cause)),
             Err(cause) => {
                 core.counters.dial_failures.inc();
                 core.with_server(id, |counters| counters.dial_failures.inc());
-                last = if matches!(cause, Cause::NoPorts | Cause::NoDescriptors) {
+                last = if is_ours(cause) {
                     // What we ran out of is no fault of the server's.
                     Ending::proxy(Stage::Dial, cause)
                 } else {
@@ -150,7 +150,7 @@ pub async fn dial(
     Err(last)
 }
 
-/// The server a connection would be dialled to, for who may have one connected already.
+/// The server that a connection would be dialled to, for a caller that may have one kept for it.
 ///
 /// # Errors
 /// There is none.
@@ -211,7 +211,7 @@ async fn attempt(
             return Err(Cause::Timeout);
         }
         if events & POLL_FAILED != 0
-            && let Some(error) = socket::dial_error(fd)
+            && let Some(error) = socket::take_error(fd)
         {
             return Err(cause_of(&error));
         }
@@ -223,8 +223,7 @@ async fn attempt(
     }
     let mut preface = Vec::new();
     if let Some(version) = plan.send_proxy {
-        let unix = matches!(plan.servers[member].address, ServerAddress::Unix(_));
-        client.front.announce(version, client.fd, unix, &mut preface);
+        client.front.announce(version, client.fd, &mut preface);
     }
     let Some(tls) = &conn.snapshot.pools[want.pool].tls else {
         return Ok((Transport::plain(stream), preface));
@@ -304,7 +303,36 @@ pub fn cause_of(error: &io::Error) -> Cause {
         // A Unix socket whose queue is full answers EAGAIN, a TCP one out of ports too.
         Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE) => Cause::NoPorts,
         Some(libc::EMFILE | libc::ENFILE) => Cause::NoDescriptors,
+        Some(libc::ENOMEM | libc::ENOBUFS) => Cause::NoMemory,
         Some(libc::ENOENT) => Cause::SocketMissing,
         _ => Cause::DialFailed,
+    }
+}
+
+/// Whether a connect failed for want of something of ours.
+fn is_ours(cause: Cause) -> bool {
+    matches!(cause, Cause::NoPorts | Cause::NoDescriptors | Cause::NoMemory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_we_ran_out_of_is_not_held_against_the_server() {
+        let cause = |number| cause_of(&io::Error::from_raw_os_error(number));
+        for ours in [
+            libc::EADDRNOTAVAIL,
+            libc::EADDRINUSE,
+            libc::EMFILE,
+            libc::ENFILE,
+            libc::ENOMEM,
+            libc::ENOBUFS,
+        ] {
+            assert!(is_ours(cause(ours)), "{ours}");
+        }
+        for theirs in [libc::ECONNREFUSED, libc::ETIMEDOUT, libc::EHOSTUNREACH, libc::ENOENT] {
+            assert!(!is_ours(cause(theirs)), "{theirs}");
+        }
     }
 }

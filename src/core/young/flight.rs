@@ -32,6 +32,8 @@ use super::transport;
 pub struct Asked {
     pub version: Version,
     pub is_head: bool,
+    /// Doing it twice is doing it once (RFC 9110 section 9.2.2).
+    pub idempotent: bool,
     pub keep_alive: bool,
     pub body: Body,
     /// Its client may wait for a 100 before it sends that.
@@ -46,6 +48,7 @@ impl Asked {
         Self {
             version: head.version,
             is_head: head.is_head(),
+            idempotent: head.is_idempotent(),
             keep_alive: head.keep_alive,
             body: head.body,
             expects: head.expect_continue,
@@ -95,7 +98,7 @@ pub enum Sent {
     Bad,
 }
 
-/// See the module's words.
+/// One request on its way to a server and the answer on its way back, with all that both need.
 pub struct Flight<'a> {
     pub core: &'a Rc<Core>,
     pub counters: &'a ListenerCounters,
@@ -185,7 +188,7 @@ impl<'a> Flight<'a> {
     /// Sends `first`: the request's head, and its body if that is here already. If it is not,
     /// `rest` holds what came of it, and more is read while the answer comes down through `inlet`.
     pub async fn fly(&self, first: &[u8], rest: Option<&mut Inlet>, inlet: &mut Inlet) -> Answered {
-        // Who does not take it may have answered already: what it said is still to be read.
+        // A server that does not take it may have answered already: that is still to be read.
         let declined = self.to_server(first).await.is_err();
         match rest {
             Some(rest) => both(self.answer_beside(inlet), self.body(rest, declined)).await,

@@ -21,6 +21,9 @@ use super::Accepted;
 pub struct Front {
     /// Addresses a PROXY header told: the client's, and the one it connected to.
     pub told: Option<(SocketAddr, SocketAddr)>,
+    /// A PROXY header says that it relays a client and not which: a stranger, although the
+    /// connection comes from a trusted balancer.
+    pub unnamed: bool,
     /// Bytes after the header.
     pub tail: Vec<u8>,
 }
@@ -55,12 +58,12 @@ pub async fn read(
                 let tail = bytes.split_off(used);
                 let told = match fact {
                     Preface::Proxied { source, destination } => Some((source, destination)),
-                    Preface::Local => None,
+                    Preface::Local | Preface::Unnamed => None,
                 };
                 if let Some((source, _)) = told {
                     conn.client = Some(source);
                 }
-                return Ok(Front { told, tail });
+                return Ok(Front { told, unnamed: fact == Preface::Unnamed, tail });
             }
             Step::Bad(fault) => return Err(refuse(cause_of(fault))),
             Step::Need => {}
@@ -83,20 +86,24 @@ pub async fn read(
 }
 
 impl Front {
-    /// Writes the header that tells the server who the client is. Where no address fits (a Unix
-    /// socket, mixed families) it says so rather than inventing one.
-    pub fn announce(&self, version: SendProxy, client: RawFd, unix: bool, out: &mut Vec<u8>) {
-        let told = self.told.or_else(|| Some((socket::peer(client)?, socket::local(client)?)));
-        match (version, told) {
-            (SendProxy::V1, Some((source, to))) if !unix => {
-                preface::encode_v1(out, source, to);
-            }
-            (SendProxy::V2, Some((source, to))) if !unix => {
-                preface::encode_v2(out, source, to, &[]);
-            }
-            (SendProxy::V1, _) => preface::encode_v1_unknown(out),
-            (SendProxy::V2, _) => preface::encode_v2_local(out),
+    /// Writes the header that tells the server who the client is: the ends of the connection that
+    /// is relayed, whatever the server is reached by. Where they are not known it says so.
+    pub fn announce(&self, version: SendProxy, client: RawFd, out: &mut Vec<u8>) {
+        match (version, self.ends(client)) {
+            (SendProxy::V1, Some((source, to))) => preface::encode_v1(out, source, to),
+            (SendProxy::V2, Some((source, to))) => preface::encode_v2(out, source, to, &[]),
+            (SendProxy::V1, None) => preface::encode_v1_unknown(out),
+            (SendProxy::V2, None) => preface::encode_v2_unspec(out),
         }
+    }
+
+    /// The client's address, and the one it connected to. A client that our balancer did not name
+    /// is not named here either: a server that trusts that balancer would take one for the other.
+    fn ends(&self, client: RawFd) -> Option<(SocketAddr, SocketAddr)> {
+        if self.unnamed {
+            return None;
+        }
+        self.told.or_else(|| Some((socket::peer(client)?, socket::local(client)?)))
     }
 }
 

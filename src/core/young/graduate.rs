@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::balance::ServerId;
 use crate::config::snapshot::{LogEvent, LogLine, Report};
 use crate::core::Core;
-use crate::core::wire::entry::{End, Flow, Life, NO_RULE};
+use crate::core::wire::entry::{End, Flow, Life, NO_RULE, Ticks};
 use crate::core::wire::relay::Relay;
 use crate::core::wire::{CLIENT, Extra, KeepTicket, Pipe, SERVER, Secure, Tail};
 
@@ -31,27 +31,38 @@ pub fn pipe(
     let (server, lease) = dialled.into_parts();
     let (ends, sealed, extra) = ends(client, server, None);
     let mut wire = core.wire.borrow_mut();
-    let now = wire.now();
-    let entry = Pipe {
-        ends,
-        flows: [Flow::default(), Flow::default()],
-        extra,
-        birth: Rc::clone(&conn.birth),
-        id: conn.id,
-        server: lease.keep(),
-        born: now,
-        active: now,
-        life: Life::Open,
-        settled: false,
-        rule: NO_RULE,
-        ending: None,
-        ticket: conn.ticket,
-    };
+    let entry = entry(core, conn, (ends, extra), (lease, NO_RULE), wire.now());
     let tails = [
         Tail { plain: tail, sealed: &sealed[CLIENT] },
         Tail { plain: &[], sealed: &sealed[SERVER] },
     ];
     wire.adopt(entry, &preface, tails);
+}
+
+/// A pipe as it is born: what it has, and whose claim on which server it takes over.
+fn entry(
+    core: &Core,
+    conn: &Accepted,
+    (ends, extra): ([End; 2], Option<Box<Extra>>),
+    (lease, rule): (Lease, u16),
+    now: Ticks,
+) -> Pipe {
+    Pipe {
+        ends,
+        flows: [Flow::default(), Flow::default()],
+        extra,
+        birth: Rc::clone(&conn.birth),
+        id: conn.id,
+        client: conn.client.filter(|_| core.logs_connections()).map(Box::new),
+        server: lease.keep(),
+        born: now,
+        active: now,
+        life: Life::Open,
+        settled: false,
+        rule,
+        ending: None,
+        ticket: conn.ticket,
+    }
 }
 
 /// Both sockets, the ciphertext of each that was read and not opened, and what the pipe is beside
@@ -90,22 +101,7 @@ pub fn web(
     let Both { client, server, lease } = both;
     let (ends, sealed, extra) = ends(client, server, relay);
     let mut wire = core.wire.borrow_mut();
-    let now = wire.now();
-    let entry = Pipe {
-        ends,
-        flows: [Flow::default(), Flow::default()],
-        extra,
-        birth: Rc::clone(&conn.birth),
-        id: conn.id,
-        server: lease.keep(),
-        born: now,
-        active: now,
-        life: Life::Open,
-        settled: false,
-        rule: rule as u16,
-        ending: None,
-        ticket: conn.ticket,
-    };
+    let entry = entry(core, conn, (ends, extra), (lease, rule as u16), wire.now());
     let logged = (entry.server, entry.terms().map(|terms| Arc::clone(&terms.label)));
     if let Some(terms) = entry.terms() {
         terms.began();

@@ -94,6 +94,7 @@ pub fn sentence_of(fault: HeadFault) -> &'static str {
         HeadFault::EncodingInvalid => "Transfer-Encoding is malformed.",
         HeadFault::EncodingOnOld => "Transfer-Encoding needs HTTP/1.1.",
         HeadFault::EncodingUnknown => "Only the chunked transfer coding is served.",
+        HeadFault::MaxForwards => "Max-Forwards is not a plain number.",
         HeadFault::Connect => "CONNECT is not served.",
         HeadFault::TargetTooLong => "The request target is too long.",
         HeadFault::HeadTooLong => "The request head is too long.",

@@ -96,7 +96,7 @@ impl Serving<'_> {
     /// there is one of this `age`.
     ///
     /// # Errors
-    /// Nobody to dial, or nobody who answered.
+    /// There was no server to dial, or none that answered.
     pub async fn connect(&mut self, age: Age) -> Result<Served, Ending> {
         let Place { pool, key, held, .. } = self.place;
         let mut want = Want { pool, key, chosen: held, speaks_first: true };
@@ -143,13 +143,17 @@ impl Serving<'_> {
         cookie.set_cookie_header(member).map(str::to_owned)
     }
 
-    /// Serves a plain request whose head goes out as `head`; `body` is the client's inlet.
+    /// Serves a plain request whose head goes out as `message` says; `body` is the client's inlet.
     ///
     /// A request may go out once more only if it is whole in our hands and no server can have seen
     /// it: it was on a kept connection, which ended without a word and without a byte acknowledged.
-    pub async fn exchange(&mut self, asked: &Asked, head: &[u8], body: &mut Inlet) -> After {
+    pub async fn exchange(
+        &mut self,
+        asked: &Asked,
+        mut message: Vec<u8>,
+        body: &mut Inlet,
+    ) -> After {
         let in_hand = body::in_hand(asked.passage(), body.held());
-        let mut message = head.to_vec();
         if let Some(length) = in_hand {
             message.extend_from_slice(&body.held()[..length]);
             body.take(length);
@@ -189,16 +193,24 @@ impl Serving<'_> {
             };
             self.flown(served.id, record);
             let silent = matches!(answered, Answered::Missing { silent: true, .. });
-            if silent && served.reused && in_hand.is_some() {
-                let unseen = match (acknowledged, served.channel.acknowledged()) {
+            // A reset says nothing of what was read before it: only what does no more when done
+            // twice is tried again behind one.
+            let reset = matches!(answered, Answered::Missing { cause: Cause::Reset, .. });
+            let unseen = silent
+                && served.reused
+                && in_hand.is_some()
+                && (asked.idempotent || !reset)
+                && match (acknowledged, served.channel.acknowledged()) {
                     (Some(before), Some(after)) => before == after,
                     _ => sent == Sent::Declined,
                 };
-                if unseen {
-                    continue;
-                }
+            let server = served.id;
+            let is_fit = matches!(answered, Answered::Whole { reusable: true, .. });
+            self.let_go(served, is_fit && sent == Sent::Whole);
+            if unseen {
+                continue;
             }
-            return self.landed(asked, served, answered, sent, told);
+            return self.landed(asked, server, answered, sent, told);
         }
         // Every attempt but the last may be repeated, and the last one never uses a kept one.
         After::End(Ending::proxy(Stage::Http, Cause::Internal))
@@ -223,17 +235,17 @@ impl Serving<'_> {
         }
     }
 
-    /// Both ways are over: keeps or closes either connection.
+    /// Both ways are over, and the server's connection is seen to: what is left for the client's.
     fn landed(
         &mut self,
         asked: &Asked,
-        served: Served,
+        server: ServerId,
         answered: Answered,
         sent: Sent,
         told: bool,
     ) -> After {
         let client = |cause| After::End(Ending::client(Stage::Http, cause));
-        let fell_short = || self.core.with_server(served.id, |counters| counters.resets.inc());
+        let fell_short = || self.core.with_server(server, |counters| counters.resets.inc());
         if let (Answered::Missing { cause, .. }, true) = (&answered, told) {
             fell_short();
             return After::End(Ending::server(Stage::Http, *cause));
@@ -249,10 +261,7 @@ impl Serving<'_> {
                 client(cause)
             }
             (_, Sent::ClientGone(cause)) | (Answered::ClientGone(cause), _) => client(cause),
-            (Answered::Whole { reusable, keep }, sent) => {
-                if reusable && sent == Sent::Whole {
-                    self.keep(served);
-                }
+            (Answered::Whole { keep, .. }, sent) => {
                 let is_clear = matches!(sent, Sent::Whole | Sent::Declined);
                 if keep && is_clear { After::Again } else { client(Cause::Done) }
             }
@@ -290,14 +299,18 @@ impl Serving<'_> {
         }
     }
 
-    fn keep(&self, served: Served) {
-        // Dialled by another file's terms it is not for requests of this one.
-        if !Arc::ptr_eq(&self.conn.snapshot.plan, &self.core.snapshot().plan) {
-            return;
-        }
-        let now = self.core.wire.borrow().now();
+    /// Keeps a server's connection if it is fit for another request, and takes leave of it if not.
+    fn let_go(&self, served: Served, is_fit: bool) {
         let Served { channel, lease, id, .. } = served;
         drop(lease);
+        // It was dialled under an older configuration: it is not reused under the new one. And a
+        // core that drains keeps none.
+        let plan = &self.conn.snapshot.plan;
+        let is_ours = self.core.with_table(|table| Arc::ptr_eq(plan, &table.snapshot.plan));
+        if !is_fit || !is_ours || !self.core.is_serving() {
+            return channel.leave();
+        }
+        let now = self.core.wire.borrow().now();
         let mut idle = self.core.idle.borrow_mut();
         idle.keep(id, channel, self.keeps(), now);
         self.core.counters.idle_servers.set(idle.len() as u64);

@@ -1,6 +1,7 @@
 //! Connections to servers that wait for another request. The one used last is taken first, so that
 //! the others may grow old; each is looked at before it is used again. Never one that carried an
-//! upgrade, nor one that told its server a client's address.
+//! upgrade, nor one that told its server a client's address. Whichever is let go takes leave of its
+//! server first.
 
 use std::collections::HashMap;
 
@@ -31,6 +32,8 @@ impl Idle {
         if kept.len() < most as usize && channel.is_quiet() {
             kept.push(Kept { channel, since: now });
             self.count += 1;
+        } else {
+            channel.leave();
         }
     }
 
@@ -43,15 +46,22 @@ impl Idle {
             if last.channel.is_quiet() {
                 return Some(last.channel);
             }
+            last.channel.leave();
         }
         None
     }
 
-    /// Closes those that waited for longer than `limit`, and those whose server left them.
+    /// Closes those that waited for longer than `limit`, and those that their server has closed.
     pub fn sweep(&mut self, now: Time, limit: Time) {
         let mut left = 0;
         self.servers.retain(|_, kept| {
-            kept.retain(|it| now.saturating_sub(it.since) < limit && it.channel.is_quiet());
+            kept.retain(|it| {
+                let stays = now.saturating_sub(it.since) < limit && it.channel.is_quiet();
+                if !stays {
+                    it.channel.leave();
+                }
+                stays
+            });
             left += kept.len();
             !kept.is_empty()
         });
@@ -62,10 +72,12 @@ impl Idle {
     pub fn forget(&mut self, server: ServerId) {
         let kept = self.servers.remove(&server).unwrap_or_default();
         self.count -= kept.len();
+        kept.iter().for_each(|it| it.channel.leave());
     }
 
     /// Closes all of them.
     pub fn clear(&mut self) {
+        self.servers.values().flatten().for_each(|it| it.channel.leave());
         self.servers.clear();
         self.count = 0;
     }

@@ -18,6 +18,7 @@ pub mod upgrade;
 pub mod web;
 
 use std::cell::Cell;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -45,7 +46,7 @@ pub struct Accepted {
     /// What it was born under; a reload does not change it.
     pub snapshot: Arc<Snapshot>,
     pub birth: Rc<Birth>,
-    /// The client's address, once somebody asked for it.
+    /// The client's address, once it was needed.
     pub client: Option<SocketAddr>,
     pub ticket: Ticket,
     pub since: Instant,
@@ -114,8 +115,10 @@ async fn l4(
     if conn.client.is_none() && (by_source || core.is_logged(conn.id, None)) {
         conn.client = socket::peer(client.fd());
     }
-    let want =
-        dial::Want { pool, key: dial::source_key(conn, &front), chosen: None, speaks_first: false };
+    // A pool that is sticky by a request's own key, of which there is none here, has a ring too: a
+    // key made of an address that only the log asked for would be found on it.
+    let key = if by_source { dial::source_key(conn, &front) } else { None };
+    let want = dial::Want { pool, key, chosen: None, speaks_first: false };
     // Nothing is read while we dial: the client's bytes wait in the kernel.
     drop(guard);
     let whose = dial::Client { fd: client.fd(), front: &front };
@@ -124,7 +127,12 @@ async fn l4(
     if !dialled.preface.is_empty() && tail.is_empty() && client.secured().is_none() {
         // What the client has said already goes out in the same write as the header.
         tail.resize(FIRST_READ_BYTES, 0);
-        let got = socket::read_into(client.fd(), tail).unwrap_or(0);
+        let got = match socket::read_into(client.fd(), tail) {
+            Ok(got) => got,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            // (Whoever asks a socket for its error is the last to hear of it.)
+            Err(error) => return Err(Ending::client(Stage::Dial, transport::cause(&error))),
+        };
         tail.truncate(got);
     }
     graduate::pipe(core, conn, client, dialled, tail);

@@ -21,10 +21,11 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::config::certificates::heard::Heard;
 use crate::config::certificates::{FromClient, ToServer};
 use crate::config::snapshot::Report;
+use crate::core::wire::cause_of_session;
 use crate::core::{Core, Guard};
 use crate::meter::{Cause, Ending, Stage};
 use crate::proto::hello::{self, First};
-use crate::proto::record::{Alert, OVERHEAD_MAX, Session, Version};
+use crate::proto::record::{Alert, Fault, OVERHEAD_MAX, Session, Version};
 use crate::sys::socket;
 
 use super::transport::{self, Stream};
@@ -138,10 +139,11 @@ async fn serve(
 ) -> Result<Box<Secured>, Ending> {
     let refuse = |cause| Ending::client(Stage::Tls, cause);
     let mut shake = Shake::server(&tls.server).map_err(|_| refuse(Cause::Internal))?;
-    shake.take(first).map_err(|_| refuse(Cause::HelloBad))?;
-    // The line is for those who have said something: a silent connection holds no place in it.
-    while !opening(&shake)? {
-        hear(stream, &mut shake, guard).await.map_err(refuse)?;
+    // The line is for those who begin as TLS does: who is silent, or says something else, holds no
+    // place in it.
+    if let Err(Broken { cause, last_words }) = begin(stream, &mut shake, first, guard).await {
+        farewell(stream, guard, &last_words).await;
+        return Err(refuse(cause));
     }
     if hello::sniff(shake.waiting()) == Some(First::Http) {
         farewell(stream, guard, PLAIN_HTTP_ANSWER).await;
@@ -209,59 +211,96 @@ struct Broken {
     last_words: Vec<u8>,
 }
 
+impl Broken {
+    /// `spoken`: we have sent something before; `out`: what rustls has to say about it.
+    fn of(failure: &Failure, heard: &Heard, spoken: bool, out: Vec<u8>) -> Self {
+        let cause = cause_of(failure, heard, spoken);
+        Self { cause, last_words: alert(cause, failure, out) }
+    }
+
+    /// A handshake that broke before anything was said.
+    fn unspoken(failure: &Failure) -> Self {
+        Self::of(failure, &Heard::default(), false, Vec::new())
+    }
+
+    /// There is nothing to tell, or nobody to be told.
+    fn silent(cause: Cause) -> Self {
+        Self { cause, last_words: Vec::new() }
+    }
+}
+
+/// Hears how a client begins, until [`opening`] knows. `first` was read from it already.
+async fn begin<P: Party>(
+    stream: &Stream,
+    shake: &mut Shake<P>,
+    first: &[u8],
+    guard: &Guard,
+) -> Result<(), Broken> {
+    shake.take(first).map_err(|failure| Broken::unspoken(&failure))?;
+    while !opening(shake).map_err(|failure| Broken::unspoken(&failure))? {
+        hear(stream, shake, guard, false).await?;
+    }
+    Ok(())
+}
+
 /// Says and hears until the handshake is done.
 async fn exchange<P: Party>(
     stream: &Stream,
     shake: &mut Shake<P>,
     guard: &Guard,
 ) -> Result<(), Broken> {
-    let silent = |cause| Broken { cause, last_words: Vec::new() };
     let mut spoken = false;
     loop {
         let mut out = Vec::new();
         let progress = match shake.advance(&mut out) {
             Ok(progress) => progress,
-            Err(failure) => {
-                let cause = cause_of(&failure, &shake.heard, spoken);
-                return Err(Broken { cause, last_words: alert(cause, &failure, out) });
-            }
+            Err(failure) => return Err(Broken::of(&failure, &shake.heard, spoken, out)),
         };
         if !out.is_empty() {
             spoken = true;
             let sent = stream.write_all(&out).await;
-            sent.map_err(|error| silent(passed_or(guard, transport::cause(&error))))?;
+            sent.map_err(|error| Broken::silent(passed_or(guard, transport::cause(&error))))?;
         }
         match progress {
             Progress::Done => return Ok(()),
-            Progress::Need => hear(stream, shake, guard).await.map_err(silent)?,
+            Progress::Need => hear(stream, shake, guard, spoken).await?,
         }
     }
 }
 
-/// Whether enough has come to begin with: a whole record, or what can never be one.
-fn opening<P: Party>(shake: &Shake<P>) -> Result<bool, Ending> {
-    let refuse = |cause| Ending::client(Stage::Tls, cause);
+/// Whether enough has come to begin with: a whole handshake record, or plain HTTP.
+///
+/// # Errors
+/// What came can never be either: a record of another kind or none at all, which is unexpected, or
+/// one that is too long (RFC 8446 sections 5 and 5.1).
+fn opening<P: Party>(shake: &Shake<P>) -> Result<bool, Failure> {
     match hello::sniff(shake.waiting()) {
         None => Ok(false),
-        Some(First::Tls) => match shake.ready() {
-            Err(Failure::Record(_)) => Err(refuse(Cause::HelloBad)),
-            ready => Ok(ready.unwrap_or(false)),
-        },
+        Some(First::Tls) => shake.first_is_whole(),
         Some(First::Http) => Ok(true),
-        Some(First::Other) => Err(refuse(Cause::HelloBad)),
+        Some(First::Other) => Err(Failure::Record(Fault::UnexpectedMessage)),
     }
 }
 
-/// Reads more of what the peer says.
-async fn hear<P: Party>(stream: &Stream, shake: &mut Shake<P>, guard: &Guard) -> Result<(), Cause> {
+/// Reads more of what the peer says. `spoken`: we have sent something before.
+async fn hear<P: Party>(
+    stream: &Stream,
+    shake: &mut Shake<P>,
+    guard: &Guard,
+    spoken: bool,
+) -> Result<(), Broken> {
     let mut bytes = Vec::new();
-    match stream.read(&mut bytes, READ_BYTES).await {
-        Ok(0) if guard.has_passed() => Err(Cause::Timeout),
-        Ok(0) if shake.total() == 0 => Err(Cause::Quiet),
-        Ok(0) => Err(Cause::Cut),
-        Ok(_) => shake.take(&bytes).map_err(|_| Cause::HelloBad),
-        Err(error) => Err(passed_or(guard, transport::cause(&error))),
-    }
+    let cause = match stream.read(&mut bytes, READ_BYTES).await {
+        Ok(0) if guard.has_passed() => Cause::Timeout,
+        Ok(0) if shake.total() == 0 => Cause::Quiet,
+        Ok(0) => Cause::Cut,
+        Ok(_) => {
+            let taken = shake.take(&bytes);
+            return taken.map_err(|failure| Broken::of(&failure, &shake.heard, spoken, Vec::new()));
+        }
+        Err(error) => passed_or(guard, transport::cause(&error)),
+    };
+    Err(Broken::silent(cause))
 }
 
 fn passed_or(guard: &Guard, cause: Cause) -> Cause {
@@ -317,8 +356,10 @@ fn cause_of(failure: &Failure, heard: &Heard, spoken: bool) -> Cause {
             _ => Cause::HandshakeFailed,
         },
         Failure::Record(_) if !spoken => Cause::HelloBad,
-        Failure::Record(fault) => transport::cause_of(*fault),
-        Failure::TooLong => Cause::HelloBad,
+        Failure::Record(fault) => cause_of_session(*fault),
+        Failure::TooLong if !spoken => Cause::HelloBad,
+        // (Of which nothing can be told: rustls alone has the keys, and sees nothing wrong.)
+        Failure::TooLong => Cause::HandshakeFailed,
         Failure::Closed => Cause::Alert,
         Failure::Internal => Cause::Internal,
     }

@@ -1,14 +1,16 @@
-//! A young connection's bytes, plain or behind TLS, to be read and written in order. It waits for
-//! readiness only and never leaves a request in the kernel: when the sweep shuts the socket down,
-//! the wait ends and so does the call.
+//! A young connection's socket, and the TLS session its bytes belong to if it has one. Reads and
+//! writes wait for readiness only and never leave a request in the kernel: when the sweep shuts the
+//! socket down, the wait ends and so does the call. TLS is read and written by
+//! [`super::channel`].
 
 use std::io;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use crate::core::Core;
+use crate::core::wire::cause_of_session;
 use crate::meter::Cause;
-use crate::proto::record::{Alert, Fault, Finish, OVERHEAD_MAX};
+use crate::proto::record::Fault;
 use crate::sys::ring::{POLL_FAILED, POLL_IN, POLL_OUT};
 use crate::sys::socket::{self, Owned};
 
@@ -126,94 +128,13 @@ impl Transport {
         }
     }
 
-    /// Stream and session for the long life. What was read of the session's ciphertext and not
+    /// Stream and session, apart. What was read of the session's ciphertext and not
     /// opened is [`Secured::tail`].
     pub fn into_parts(self) -> (Stream, Option<Box<Secured>>) {
         match self {
             Self::Plain(stream) => (stream, None),
             Self::Tls(stream, secured) => (stream, Some(secured)),
         }
-    }
-
-    /// Reads what is there onto the end of `into`; 0 is the end, `close_notify` on TLS. At most
-    /// `most` bytes are taken from a plain socket; records are opened whole, so that TLS may
-    /// deliver two records' worth more.
-    ///
-    /// # Errors
-    /// What `recv(2)` answers, `UnexpectedEof` for a TLS stream cut short, and `InvalidData` with
-    /// the [`Fault`] inside for a session that broke; its alert was sent.
-    pub async fn read(&mut self, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
-        match self {
-            Self::Plain(stream) => stream.read(into, most).await,
-            Self::Tls(stream, secured) => read_tls(stream, secured, into, most).await,
-        }
-    }
-
-    /// Writes all of `bytes`.
-    ///
-    /// # Errors
-    /// What `send(2)` answers, and a TLS 1.2 key at the end of its use.
-    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Plain(stream) => stream.write_all(bytes).await,
-            Self::Tls(stream, secured) => {
-                let mut sealed = Vec::new();
-                secured.session.seal_onto(bytes, &mut sealed).map_err(broken)?;
-                stream.write_all(&sealed).await
-            }
-        }
-    }
-
-    /// Says that nothing more will be written: `close_notify` if there is TLS, then FIN.
-    pub async fn finish(&mut self) {
-        if let Self::Tls(stream, secured) = self {
-            tell(stream, secured, Alert::CLOSE_NOTIFY).await;
-        }
-        socket::finish(self.fd());
-    }
-}
-
-async fn read_tls(
-    stream: &Stream,
-    secured: &mut Secured,
-    into: &mut Vec<u8>,
-    most: usize,
-) -> io::Result<usize> {
-    loop {
-        let opened = secured.session.open(&mut secured.tail);
-        let got = opened.plain.len();
-        into.extend_from_slice(&secured.tail[opened.plain]);
-        secured.tail.drain(..opened.used);
-        for ticket in opened.tickets {
-            secured.keep_ticket(&ticket);
-        }
-        if secured.session.answer_due() {
-            let mut answer = [0; 2 * OVERHEAD_MAX];
-            let sealed = secured.session.seal(&[], &mut answer).map_err(broken)?;
-            stream.write_all(&answer[..sealed.written]).await?;
-        }
-        match opened.finish {
-            _ if got > 0 => return Ok(got),
-            Some(Finish::Closed) => return Ok(0),
-            Some(Finish::Fault(fault)) => {
-                if let Some(alert) = fault.alert() {
-                    tell(stream, secured, alert).await;
-                }
-                return Err(broken(fault));
-            }
-            None => {}
-        }
-        if stream.read(&mut secured.tail, most.clamp(READ_MIN, READ_MAX)).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-    }
-}
-
-/// The session's last record; whether it arrives is the network's business.
-async fn tell(stream: &Stream, secured: &mut Secured, alert: Alert) {
-    let mut out = [0; 2 * OVERHEAD_MAX];
-    if let Ok(length) = secured.session.close(alert, &mut out) {
-        let _ = stream.write_all(&out[..length]).await;
     }
 }
 
@@ -225,30 +146,10 @@ pub(super) fn broken(fault: Fault) -> io::Error {
 pub fn cause(error: &io::Error) -> Cause {
     let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>());
     match (fault, error.kind()) {
-        (Some(fault), _) => cause_of(*fault),
+        (Some(fault), _) => cause_of_session(*fault),
         (None, io::ErrorKind::UnexpectedEof) => Cause::Cut,
         (None, io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => Cause::Reset,
         (None, io::ErrorKind::TimedOut) => Cause::UserTimeout,
         _ => Cause::SocketError,
     }
 }
-
-/// Why a connection ends when its TLS session broke like this.
-pub fn cause_of(fault: Fault) -> Cause {
-    match fault {
-        Fault::BadRecordMac => Cause::RecordBad,
-        Fault::RecordOverflow => Cause::RecordTooLarge,
-        Fault::UnexpectedMessage | Fault::DecodeError | Fault::IllegalParameter => {
-            Cause::RecordUnexpected
-        }
-        Fault::Useless => Cause::KeyUpdates,
-        Fault::Renegotiation => Cause::Renegotiation,
-        Fault::PeerAlert(_) => Cause::Alert,
-        Fault::Exhausted => Cause::KeyLimit,
-        Fault::Room => Cause::Internal,
-    }
-}
-
-/// Bytes asked of the socket at once: small heads do not need more, bodies do.
-const READ_MIN: usize = 4 << 10;
-const READ_MAX: usize = 16 << 10;

@@ -91,6 +91,9 @@ impl Serving<'_> {
     ) -> Result<Upgraded, After> {
         let count = |result| self.terms.route.handshakes.count(result);
         let Served { channel, lease, .. } = served;
+        if !matches!(answered, Answered::Switched { .. }) {
+            channel.leave();
+        }
         Err(match answered {
             Answered::Switched { deflate, used } => {
                 inlet.take(used);

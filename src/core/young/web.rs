@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::plan::{Listener, Relay, Service};
+use crate::core::wire::terms::Terms;
 use crate::core::{Core, Guard};
 use crate::meter::{Cause, Ending, Handshake, Stage};
 use crate::proto::http::{Body, Connection, HeadLimits, RequestHead, parse_request};
@@ -44,8 +45,9 @@ struct Visit<'a> {
     address: IpAddr,
     /// Port it came in by.
     port: u16,
-    /// It is in `trusted`: its forwarding headers are believed. (Not for the balancer's sake that
-    /// told of it by a PROXY header: that one need not have looked at a single header.)
+    /// Its address is in `trusted`: its forwarding headers are believed. (That a trusted
+    /// balancer told its address by a PROXY header is not enough: it need not have read any of
+    /// them. Nor is a client that such a header relays without naming it.)
     trusted: bool,
     /// Its listener has left the file: there is no next request.
     is_last: bool,
@@ -64,8 +66,8 @@ struct Judged<'h> {
 #[derive(Default)]
 struct Told {
     record: Record,
-    /// Its id, and its route, once they are known.
-    known: Option<(Rc<str>, Arc<str>)>,
+    /// Its id, and its route's terms, once they are known.
+    known: Option<(Rc<str>, Arc<Terms>)>,
 }
 
 /// What a request came to.
@@ -85,14 +87,14 @@ pub async fn serve(
     mut front: Front,
     guard: Guard,
 ) -> Result<(), Ending> {
-    // Who has left already has no address: nobody could say whom the request is from.
+    // A client that has left already has no address to log and to forward.
     let peer = conn.client.or_else(|| socket::peer(client.fd()));
     let peer = peer.ok_or(Ending::client(Stage::Head, Cause::Reset))?;
     conn.client = Some(peer);
     let told = front.told.map(|(_, to)| to.port());
     let port = told.unwrap_or_else(|| port_of(&conn.listener, client.fd()));
     let address = canonical(peer.ip());
-    let trusted = trusts(&conn.listener, address);
+    let trusted = believes(&conn.listener, &front, address);
     let inlet = Inlet::new(std::mem::take(&mut front.tail));
     let client = Channel::new(client);
     let is_last = false;
@@ -143,13 +145,18 @@ impl Visit<'_> {
                 if self.inlet.is_empty() {
                     self.client.readable().await;
                 } else {
-                    // Who sends one request after another, and is answered here, waits for nobody.
+                    // A client that pipelines requests which are answered here never waits for the
+                    // ring by itself: other connections get their turn.
                     self.core.give_way().await;
                 }
-                if guard.has_passed() {
+                let is_over = guard.has_passed();
+                drop(guard);
+                if is_over {
+                    if self.client.is_tls() {
+                        self.part().await;
+                    }
                     return Err(Ending::client(Stage::Http, Cause::KeepaliveOver));
                 }
-                drop(guard);
                 let guard = self.core.guard(self.client.fd(), timeouts.handshake);
                 guard.keep_speaking();
                 guard
@@ -162,22 +169,28 @@ impl Visit<'_> {
         };
         let late = guard.has_passed();
         drop(guard);
-        Err(match lack {
-            Lack::Silent if late => ended(Cause::Timeout),
-            _ if late => {
-                let refusal = Refusal::new(408, "The request's head did not come in time.");
-                self.refuse(refusal, self.manner(None)).await;
-                ended(Cause::Timeout)
+        let refusal = match &lack {
+            Lack::Silent => None,
+            _ if late => Some(Refusal::new(408, "The request's head did not come in time.")),
+            Lack::Bad(fault) => Some(Refusal::new(fault.status(), head::sentence_of(*fault))),
+            Lack::Cut | Lack::Failed(_) => None,
+        };
+        match refusal {
+            Some(refusal) => {
+                let manner = self.manner_of_unread(self.inlet.held());
+                self.refuse(refusal, manner).await;
             }
+            // Behind a session the end is told; without one the close itself is the FIN.
+            None if self.client.is_tls() => self.part().await,
+            None => {}
+        }
+        Err(match lack {
+            _ if late => ended(Cause::Timeout),
             Lack::Silent if is_first => ended(Cause::Quiet),
             Lack::Silent => Ending::client(Stage::Http, Cause::Done),
             Lack::Cut => ended(Cause::Cut),
             Lack::Failed(error) => ended(super::transport::cause(&error)),
-            Lack::Bad(fault) => {
-                let refusal = Refusal::new(fault.status(), head::sentence_of(fault));
-                self.refuse(refusal, self.manner(None)).await;
-                ended(head::cause_of(fault))
-            }
+            Lack::Bad(fault) => ended(head::cause_of(fault)),
         })
     }
 
@@ -212,24 +225,24 @@ impl Visit<'_> {
             place: judged.place,
             record: Record::default(),
         };
-        let Judged { asked, out, wants, .. } = &judged;
-        let step = match wants {
-            None => Step::After(serving.exchange(asked, out, &mut self.inlet).await),
+        let Judged { asked, out, wants, .. } = judged;
+        let step = match &wants {
+            None => Step::After(serving.exchange(&asked, out, &mut self.inlet).await),
             Some(wants) => {
                 let early = !self.inlet.is_empty();
-                match serving.upgrade(asked, out, wants, early).await {
+                match serving.upgrade(&asked, &out, wants, early).await {
                     Ok(upgraded) => Step::Upgraded(Box::new(upgraded)),
                     Err(after) => Step::After(after),
                 }
             }
         };
-        let (id, route) = (Rc::clone(&asked.manner.id), Arc::clone(&terms.label));
-        *told = Told { record: serving.record, known: Some((id, route)) };
+        let (record, id) = (serving.record, Rc::clone(&asked.manner.id));
+        *told = Told { record, known: Some((id, terms)) };
         step
     }
 
-    /// All that is decided from the head alone, in this order: is it HTTP, is it an upgrade, is
-    /// there a route, may this origin, which pool.
+    /// All that is decided from the head alone, in this order: is it HTTP, is it an upgrade, may
+    /// it go any further, is there a route, may this origin, which pool.
     fn judge<'h>(&self, bytes: &'h [u8]) -> Result<Judged<'h>, After> {
         let conn = &*self.conn;
         let Service::L7(l7) = &conn.listener.service else {
@@ -238,7 +251,7 @@ impl Visit<'_> {
         let head = parse_request(bytes, &limits(&conn.listener)).map_err(|fault| {
             let refusal = Refusal::new(fault.status(), head::sentence_of(fault));
             let ending = Ending::client(Stage::Head, head::cause_of(fault));
-            After::Refuse(refusal, self.manner(None), ending)
+            After::Refuse(refusal, self.manner_of_unread(bytes), ending)
         })?;
         let manner = self.manner(Some(&head));
         let refuse = |refusal, stage, cause| {
@@ -246,13 +259,26 @@ impl Visit<'_> {
         };
         let wants = upgrade::request(&head);
         let keep_alive = head.keep_alive && !self.is_last;
-        let rule = choose::rule(l7, &head).map_err(|(refusal, cause)| {
-            // What came with an upgrade is no request.
-            let is_clear = head.body.is_empty() && (!head.upgrade || self.inlet.is_empty());
-            if cause == Cause::NoRoute && keep_alive && is_clear {
+        // What came with an upgrade is no request.
+        let is_clear = head.body.is_empty() && (!head.upgrade || self.inlet.is_empty());
+        let decline = |refusal, stage, cause| {
+            if keep_alive && is_clear {
                 return After::Decline(refusal, manner.clone());
             }
-            refuse(refusal, Stage::Route, cause)
+            refuse(refusal, stage, cause)
+        };
+        if head.max_forwards == Some(0) {
+            // RFC 9110 §7.6.2: it is answered here. A TRACE is not echoed: its head may hold what
+            // the client's own scripts must not see (§9.3.8).
+            return Err(if head.method == "TRACE" {
+                decline(Refusal::new(405, "TRACE is not served."), Stage::Head, Cause::Method)
+            } else {
+                decline(Refusal::new(200, ""), Stage::Http, Cause::Done)
+            });
+        }
+        let rule = choose::rule(l7, &head).map_err(|(refusal, cause)| match cause {
+            Cause::NoRoute => decline(refusal, Stage::Route, cause),
+            _ => refuse(refusal, Stage::Route, cause),
         })?;
         let terms = &conn.birth.terms[rule];
         let count = |result| terms.route.handshakes.count(result);
@@ -292,7 +318,7 @@ impl Visit<'_> {
         self.rewrite(&head, onward, &manner.id, offer, &mut out);
         let mut asked = Asked { keep_alive, ..Asked::new(&head, manner) };
         if head.body == Body::Chunked {
-            asked.refused = self.told_in_trailers();
+            asked.refused = self.refused_in_trailers(&head);
         }
         Ok(Judged { asked, out, wants, place })
     }
@@ -300,10 +326,11 @@ impl Visit<'_> {
     /// A keep-alive client sees the present state of the pools with every request. Its listener
     /// stays the one it came in by; where that is no more, this request is its last.
     fn refresh(&mut self) {
-        let snapshot = self.core.snapshot();
-        if snapshot.version == self.conn.snapshot.version {
+        // Nearly always it is the same one: no count that all cores share is touched to see that.
+        if self.core.with_table(|table| table.snapshot.version) == self.conn.snapshot.version {
             return;
         }
+        let snapshot = self.core.snapshot();
         let listeners = &snapshot.plan.listeners;
         let found = listeners.iter().position(|listener| listener.name == self.conn.listener.name);
         let found = found.filter(|index| matches!(listeners[*index].service, Service::L7(_)));
@@ -315,7 +342,7 @@ impl Visit<'_> {
         self.conn.listener_index = index;
         self.conn.birth = self.core.with_table(|table| Rc::clone(&table.births[index]));
         self.conn.snapshot = snapshot;
-        self.trusted = trusts(&self.conn.listener, self.address);
+        self.trusted = believes(&self.conn.listener, &self.front, self.address);
     }
 
     fn manner(&self, head: Option<&RequestHead<'_>>) -> Manner {
@@ -332,6 +359,12 @@ impl Visit<'_> {
         }
     }
 
+    /// The same where the head, which begins with `bytes`, is illegal or not whole. Also who asked
+    /// in vain with HEAD waits for no body (RFC 9110 §9.3.2).
+    fn manner_of_unread(&self, bytes: &[u8]) -> Manner {
+        Manner { head_only: asks_for_head(bytes), ..self.manner(None) }
+    }
+
     /// Tells the client why, and ends its connection so that it can read that.
     async fn refuse(&mut self, refusal: Refusal, manner: Manner) {
         let guard = self.core.guard(self.client.fd(), LINGER);
@@ -343,7 +376,9 @@ impl Visit<'_> {
         }
     }
 
-    /// Ends a connection whose last answer is out, so that the client can read all of it.
+    /// Ends a connection on which nothing more is to be said but that: `close_notify` if there is
+    /// TLS (RFC 8446 section 6.1, RFC 9112 section 9.8), then FIN, so that the client can read all
+    /// of it. Who takes no byte, or goes on sending, is waited for no longer than [`LINGER`].
     async fn part(&mut self) {
         let guard = self.core.guard(self.client.fd(), LINGER);
         self.client.finish().await;
@@ -359,8 +394,13 @@ impl Visit<'_> {
         while read < LINGER_BYTES && !guard.has_passed() {
             self.inlet = Inlet::default();
             match self.client.read(&mut self.inlet, LINGER_BYTES / 64).await {
-                Ok(0) | Err(_) => return,
+                Ok(0) => return,
                 Ok(n) => read += n,
+                // A session that broke opens nothing more, and its client is to read the alert.
+                Err(_) => match self.client.forget(LINGER_BYTES / 64).await {
+                    Ok(n @ 1..) => read += n,
+                    Ok(0) | Err(_) => return,
+                },
             }
         }
     }
@@ -376,6 +416,11 @@ impl Visit<'_> {
     }
 }
 
+/// Whether what came of a head is of a HEAD, behind the empty line that may precede it.
+fn asks_for_head(bytes: &[u8]) -> bool {
+    bytes.strip_prefix(b"\r\n").unwrap_or(bytes).starts_with(b"HEAD ")
+}
+
 /// Bytes a client may send before its upgrade is answered.
 const EARLY_MAX: usize = 16 << 10;
 
@@ -386,6 +431,12 @@ fn port_of(listener: &Listener, client: RawFd) -> u16 {
         return first;
     }
     socket::local(client).map_or(0, |local| local.port())
+}
+
+/// Whether the forwarding fields of a client's requests are believed. The address of a client that
+/// nobody named is its balancer's, and no word for what it sends.
+fn believes(listener: &Listener, front: &Front, client: IpAddr) -> bool {
+    !front.unnamed && trusts(listener, client)
 }
 
 fn trusts(listener: &Listener, peer: IpAddr) -> bool {

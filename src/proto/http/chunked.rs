@@ -26,18 +26,18 @@ const _: () = assert!(size_of::<Chunked>() <= 48);
 /// Which trailers may stand behind a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Trailers {
+    /// An answer's: a server is believed.
     Any,
-    /// None that belongs in a head: the name so far, and others that are refused.
-    Harmless {
-        name: Name,
-        refused: Option<Arc<[Name]>>,
-    },
+    /// A request's: none that belongs in a head: the name so far, and others that are refused.
+    Harmless { name: Name, refused: Option<Arc<[Name]>> },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     SizeFirst,
     Size,
+    /// Blanks behind a size.
+    SizeBlank,
     Extension,
     SizeLineFeed,
     Payload,
@@ -89,13 +89,15 @@ impl Default for Chunked {
 }
 
 impl Chunked {
+    /// A body of an answer. Blanks may stand behind a size there, as some servers write them (RFC
+    /// 9112 §7.1.1); in a request they could hide where a chunk ends from one of two readers.
     pub fn new() -> Self {
         Self { left: 0, line: 0, place: Place::SizeFirst, trailers: Trailers::Any }
     }
 
     /// A body whose reader may take a trailer for a field of the head: what would be framing,
     /// hop-by-hop, forwarding, routing or authentication there is refused, and so are `refused`,
-    /// the names of what we tell ourselves.
+    /// the names of what we tell ourselves and of what Connection nominates.
     pub fn of_request(refused: Option<Arc<[Name]>>) -> Self {
         let trailers = Trailers::Harmless { name: Name::EMPTY, refused };
         Self { trailers, ..Self::new() }
@@ -164,9 +166,12 @@ impl Chunked {
                 self.left = self.left << 4 | u64::from(digit);
                 Ok(Place::Size)
             }
-            (Place::Size, b';') => Ok(Place::Extension),
-            (Place::Size | Place::Extension, b'\r') => Ok(Place::SizeLineFeed),
-            (Place::SizeFirst | Place::Size, _) => Err(ChunkFault::Size),
+            (Place::Size | Place::SizeBlank, b';') => Ok(Place::Extension),
+            (Place::Size | Place::SizeBlank | Place::Extension, b'\r') => Ok(Place::SizeLineFeed),
+            (Place::Size | Place::SizeBlank, b' ' | b'\t') if self.is_answer() => {
+                Ok(Place::SizeBlank)
+            }
+            (Place::SizeFirst | Place::Size | Place::SizeBlank, _) => Err(ChunkFault::Size),
             (Place::Extension, b'\n') => Err(ChunkFault::LineEnd),
             (Place::Extension, b'\t' | b' '..=b'~' | 0x80..) => Ok(Place::Extension),
             (Place::Extension, _) => Err(ChunkFault::Extension),
@@ -197,12 +202,18 @@ impl Chunked {
         }
     }
 
+    fn is_answer(&self) -> bool {
+        matches!(self.trailers, Trailers::Any)
+    }
+
     /// Every framing byte counts towards the bound of the line or trailers it belongs to.
     fn count(&mut self) -> Result<(), ChunkFault> {
         let (max, fault) = match self.place {
-            Place::SizeFirst | Place::Size | Place::Extension | Place::SizeLineFeed => {
-                (SIZE_LINE_MAX, ChunkFault::LineTooLong)
-            }
+            Place::SizeFirst
+            | Place::Size
+            | Place::SizeBlank
+            | Place::Extension
+            | Place::SizeLineFeed => (SIZE_LINE_MAX, ChunkFault::LineTooLong),
             _ => (TRAILERS_MAX, ChunkFault::TrailersTooLong),
         };
         self.line += 1;
@@ -230,9 +241,16 @@ impl Trailers {
 mod tests {
     use super::*;
 
-    /// Payload, bytes used, and whether the body ended, fed in pieces of `step`.
-    fn run(bytes: &[u8], step: usize) -> Result<(Vec<u8>, usize, bool), ChunkFault> {
-        let (mut chunked, mut payload, mut used) = (Chunked::new(), Vec::new(), 0);
+    /// Payload, bytes used, and whether the body ended.
+    type Outcome = Result<(Vec<u8>, usize, bool), ChunkFault>;
+
+    /// What becomes of an answer's body that is fed in pieces of `step`.
+    fn run(bytes: &[u8], step: usize) -> Outcome {
+        run_in(Chunked::new(), bytes, step)
+    }
+
+    fn run_in(mut chunked: Chunked, bytes: &[u8], step: usize) -> Outcome {
+        let (mut payload, mut used) = (Vec::new(), 0);
         for cut in bytes.chunks(step) {
             let mut at = 0;
             while at < cut.len() && !chunked.is_done() {
@@ -274,7 +292,6 @@ mod tests {
             (b"0x5\r\n", ChunkFault::Size),
             (b"+5\r\n", ChunkFault::Size),
             (b" 5\r\n", ChunkFault::Size),
-            (b"5 \r\n", ChunkFault::Size),
             (b"5\nhello", ChunkFault::Size),
             (b"5;a\nhello", ChunkFault::LineEnd),
             (b"5;\0\r\n", ChunkFault::Extension),
@@ -298,7 +315,33 @@ mod tests {
             for step in [1, 2, 3, bytes.len()] {
                 let text = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]);
                 assert_eq!(run(bytes, step), Err(*fault), "{text:?} by {step}");
+                let of_request = Chunked::of_request(None);
+                assert_eq!(run_in(of_request, bytes, step), Err(*fault), "{text:?} by {step}");
             }
+        }
+    }
+
+    /// RFC 9112 §7.1.1.
+    #[test]
+    fn blanks_behind_a_size_are_put_up_with_in_an_answer_only() {
+        for size in ["5 ", "5  \t", "5 ;a=b", "5\t; a = b"] {
+            let body = format!("{size}\r\nhello\r\n0  \r\n\r\n");
+            for step in 1..=body.len() {
+                let whole = Ok((b"hello".to_vec(), body.len(), true));
+                assert_eq!(run(body.as_bytes(), step), whole, "{size:?} by {step}");
+                let refused = run_in(Chunked::of_request(None), body.as_bytes(), step);
+                assert_eq!(refused, Err(ChunkFault::Size), "{size:?} by {step}");
+            }
+        }
+        let long = format!("5{}\r\n", " ".repeat(300));
+        for (line, fault) in [
+            ("5 5\r\n", ChunkFault::Size),
+            ("5 \n", ChunkFault::Size),
+            (" \r\n", ChunkFault::Size),
+            ("5 \rhello", ChunkFault::LineEnd),
+            (long.as_str(), ChunkFault::LineTooLong),
+        ] {
+            assert_eq!(run(line.as_bytes(), 2), Err(fault), "{line:?}");
         }
     }
 

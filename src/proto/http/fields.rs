@@ -1,5 +1,7 @@
 //! Field lines and the lists of tokens in them. Names compare without case; values are bytes.
 
+use super::names::Name;
+
 /// One field line; the value without the blanks around it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field<'a> {
@@ -47,6 +49,11 @@ impl<'a> Nominated<'a> {
         let found = all.by_ref().take(most).map(trim).filter(|element| !element.is_empty());
         let found = found.collect();
         all.next().is_none().then_some(Self(found))
+    }
+
+    /// All of them, as the names that trailers are compared with.
+    pub fn names(&self) -> impl Iterator<Item = Name> {
+        self.0.iter().map(|name| name.iter().fold(Name::EMPTY, |whole, byte| whole.then(*byte)))
     }
 
     /// Is `name` one of them?
@@ -109,6 +116,7 @@ mod tests {
         };
         let found = of(&["close, ,X-Hop", "te"], 4).expect("four elements");
         assert!(found.has("x-hop") && found.has("TE") && found.has("close") && !found.has(""));
+        assert!(found.names().eq(["Close", "x_hop", "TE"].map(Name::of)));
         assert_eq!(of(&["close, ,X-Hop", "te"], 3), None);
         assert_eq!(of(&[",,,"], 3), None);
         assert_eq!(of(&[], 0), Some(Nominated::default()));

@@ -23,6 +23,9 @@ pub struct RequestHead<'a> {
     pub keep_alive: bool,
     /// The client waits for `100 Continue` before it sends the body.
     pub expect_continue: bool,
+    /// How many hops a TRACE or an OPTIONS may still take (RFC 9110 §7.6.2). Of other methods the
+    /// field says nothing.
+    pub max_forwards: Option<u32>,
     /// There is an Upgrade header; [`crate::proto::upgrade`] says what it is worth.
     pub upgrade: bool,
 }
@@ -60,9 +63,9 @@ pub fn parse_request<'a>(
     if method == "CONNECT" {
         return Err(HeadFault::Connect);
     }
-    let authority = authority(method, target, limits)?;
+    let absolute = judged(method, target, limits)?;
     let (fields, nominated) = collect(raw.headers)?;
-    let host = host(&fields, version, authority)?;
+    let host = host(&fields, version, absolute)?;
     let body = framing::of_request(&fields, version)?;
     Ok(RequestHead {
         method,
@@ -73,6 +76,7 @@ pub fn parse_request<'a>(
         keep_alive: keeps_alive(&nominated, version),
         expect_continue: version == Version::Http11
             && fields::has_token(&fields, "expect", "100-continue"),
+        max_forwards: max_forwards(method, &fields)?,
         upgrade: fields.iter().any(|field| field.is("upgrade")),
         fields,
         nominated,
@@ -88,9 +92,11 @@ pub fn parse_response<'a>(
     let mut room = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut raw = httparse::Response::new(&mut []);
     let room = &mut room[..limits.fields.min(FIELDS_MAX)];
-    let parsed =
-        httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut raw, head, room);
-    match parsed {
+    // RFC 9112 §5.1: a proxy removes blanks between name and colon from a response. The names here
+    // are without, and so is what is written of them; a request with such a blank is refused.
+    let mut lenient = httparse::ParserConfig::default();
+    lenient.allow_spaces_after_header_name_in_responses(true);
+    match lenient.parse_response_with_uninit_headers(&mut raw, head, room) {
         Ok(httparse::Status::Complete(used)) if used == head.len() => {}
         Ok(_) => return Err(HeadFault::StartLine),
         Err(error) => return Err(fault(error, head)),
@@ -111,8 +117,20 @@ impl<'a> RequestHead<'a> {
     pub fn path_and_query(&self) -> &'a str {
         match absolute(self.target) {
             None => self.target,
-            Some((_, "")) => "/",
-            Some((_, rest)) => rest,
+            Some(Absolute { rest: "", .. }) => "/",
+            Some(Absolute { rest, .. }) => rest,
+        }
+    }
+
+    /// The target as it goes on: path and query alone (RFC 9112 §3.2.1), in two pieces, the slash
+    /// that an absolute target may lack and the rest. An absolute one of OPTIONS with neither asks
+    /// the server itself, `*` (§3.2.4).
+    pub fn origin_form(&self) -> [&'a str; 2] {
+        match absolute(self.target) {
+            None => ["", self.target],
+            Some(Absolute { rest: "", .. }) if self.method == "OPTIONS" => ["", "*"],
+            Some(Absolute { rest, .. }) if rest.starts_with('/') => ["", rest],
+            Some(Absolute { rest, .. }) => ["/", rest],
         }
     }
 
@@ -127,9 +145,9 @@ impl<'a> RequestHead<'a> {
         self.path_and_query().split_once('?').map(|(_, query)| query)
     }
 
-    /// The host without its port.
-    pub fn host_name(&self) -> Option<&'a str> {
-        self.host.map(|host| split_port(host).0)
+    /// Whether doing it twice is doing it once (RFC 9110 section 9.2.2).
+    pub fn is_idempotent(&self) -> bool {
+        matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
     }
 
     pub fn is_head(&self) -> bool {
@@ -192,12 +210,12 @@ fn names_other_version(head: &[u8]) -> bool {
             if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
-/// Proves the target and returns the authority of an absolute one.
-fn authority<'a>(
+/// Proves the target and takes an absolute one apart.
+fn judged<'a>(
     method: &str,
     target: &'a str,
     limits: &HeadLimits,
-) -> Result<Option<&'a str>, HeadFault> {
+) -> Result<Option<Absolute<'a>>, HeadFault> {
     if target.len() > limits.target {
         return Err(HeadFault::TargetTooLong);
     }
@@ -212,41 +230,72 @@ fn authority<'a>(
         return Ok(None);
     }
     match absolute(target) {
-        Some((authority, _)) if host_is_legal(authority) => Ok(Some(authority)),
+        Some(absolute) if host_is_legal(absolute.authority) => Ok(Some(absolute)),
         _ => Err(HeadFault::Target),
     }
 }
 
-/// `scheme://authority` and what follows it, for the schemes that can mean us.
-fn absolute(target: &str) -> Option<(&str, &str)> {
-    let (scheme, rest) = target.split_once("://")?;
-    if !["http", "https", "ws", "wss"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+/// The schemes that can mean us, and the port that each leaves out.
+const SCHEMES: [(&str, u16); 4] = [("http", 80), ("https", 443), ("ws", 80), ("wss", 443)];
+
+/// A target in absolute-form (RFC 9112 §3.2.2), taken apart.
+#[derive(Debug, Clone, Copy)]
+struct Absolute<'a> {
+    /// The port of its scheme.
+    port: u16,
+    authority: &'a str,
+    /// Path and query; either may be missing.
+    rest: &'a str,
+}
+
+/// Takes `scheme://authority` and what follows it apart, for the schemes that can mean us.
+fn absolute(target: &str) -> Option<Absolute<'_>> {
+    // Nearly every target begins with its path: there is no scheme to be looked for.
+    if target.starts_with('/') {
         return None;
     }
+    let (scheme, rest) = target.split_once("://")?;
+    let (_, port) = *SCHEMES.iter().find(|(known, _)| scheme.eq_ignore_ascii_case(known))?;
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    Some(rest.split_at(end))
+    let (authority, rest) = rest.split_at(end);
+    Some(Absolute { port, authority, rest })
+}
+
+impl Absolute<'_> {
+    /// Whether `host` names the same: a port that is the scheme's own may be left out (RFC 9110
+    /// §4.2.3).
+    fn is_for(&self, host: &str) -> bool {
+        let ((name, port), (other, its)) = (self.parts(self.authority), self.parts(host));
+        name.eq_ignore_ascii_case(other) && port == its
+    }
+
+    /// The name and port of a legal host.
+    fn parts<'h>(&self, host: &'h str) -> (&'h str, u16) {
+        let (name, port) = split_port(host);
+        (name, port.and_then(|port| port.parse().ok()).unwrap_or(self.port))
+    }
 }
 
 fn host<'a>(
     fields: &[Field<'a>],
     version: Version,
-    authority: Option<&'a str>,
+    absolute: Option<Absolute<'a>>,
 ) -> Result<Option<&'a str>, HeadFault> {
     let line = fields::only(fields, "host").map_err(|_| HeadFault::HostRepeated)?;
     let Some(value) = line else {
         return if version == Version::Http11 {
             Err(HeadFault::HostMissing)
         } else {
-            Ok(authority)
+            Ok(absolute.map(|absolute| absolute.authority))
         };
     };
     let host = std::str::from_utf8(value)
         .ok()
         .filter(|host| host_is_legal(host))
         .ok_or(HeadFault::HostInvalid)?;
-    // The standard lets the target win. Then whoever reads only Host behind us would route
+    // The standard lets the target win. Then a server behind us that reads only Host would route
     // differently, so a disagreement is refused instead.
-    if authority.is_some_and(|authority| !authority.eq_ignore_ascii_case(host)) {
+    if absolute.is_some_and(|absolute| !absolute.is_for(host)) {
         return Err(HeadFault::HostMismatch);
     }
     Ok(Some(host))
@@ -271,6 +320,20 @@ fn split_port(host: &str) -> (&str, Option<&str>) {
         Some((name, port)) if !port.contains(']') => (name, Some(port)),
         _ => (host, None),
     }
+}
+
+/// Digits only; a number that does not fit is the largest that does (RFC 9110 §7.6.2).
+fn max_forwards(method: &str, fields: &[Field<'_>]) -> Result<Option<u32>, HeadFault> {
+    if !matches!(method, "TRACE" | "OPTIONS") {
+        return Ok(None);
+    }
+    let line = fields::only(fields, "max-forwards").map_err(|_| HeadFault::MaxForwards)?;
+    let Some(value) = line else { return Ok(None) };
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(HeadFault::MaxForwards);
+    }
+    let add = |sum: u32, digit: &u8| sum.saturating_mul(10).saturating_add((digit - b'0').into());
+    Ok(Some(value.iter().fold(0, add)))
 }
 
 fn keeps_alive(nominated: &Nominated<'_>, version: Version) -> bool {

@@ -82,6 +82,8 @@ pub enum HeadFault {
     EncodingOnOld,
     #[error("an unknown transfer coding")]
     EncodingUnknown,
+    #[error("Max-Forwards is not a plain number")]
+    MaxForwards,
     #[error("CONNECT is not served")]
     Connect,
     #[error("the request target is too long")]

@@ -13,6 +13,7 @@ const FRAMING: [&str; 3] = ["host", "content-length", "transfer-encoding"];
 /// What this hop says of the client and of the request, beside all of `X-Forwarded-`.
 const TOLD: [&str; 3] = ["forwarded", "x-real-ip", "x-request-id"];
 const TOLD_PREFIX: &str = "x-forwarded-";
+const HANDSHAKE_PREFIX: &str = "sec-websocket-";
 
 /// What a server goes by before it has read a body (RFC 9110 §6.5.1), beside all the above.
 const HEAD_ONLY: [&str; 10] = [
@@ -43,6 +44,16 @@ pub fn is_disguised(name: &str) -> bool {
     name.contains('_') && (told() || known.any(|known| is_same(known, name)))
 }
 
+/// A name that already says something to this hop or to the server, all of the WebSocket handshake
+/// and of `X-Forwarded-` included: nothing else may be told under it.
+pub fn is_taken(name: &str) -> bool {
+    let begins = |with: &str| name.get(..with.len()).is_some_and(|start| is_same(start, with));
+    let lists = [&HOP_BY_HOP[..], &FRAMING, &TOLD, &HEAD_ONLY];
+    begins(TOLD_PREFIX)
+        || begins(HANDSHAKE_PREFIX)
+        || lists.iter().any(|names| names.iter().any(|known| is_same(known, name)))
+}
+
 /// The same name to a server that cannot tell `_` from `-`.
 pub fn is_same(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().map(fold).eq(b.bytes().map(fold))
@@ -53,7 +64,7 @@ const fn fold(byte: u8) -> u8 {
 }
 
 /// A name that is read byte by byte and not kept: 64 bits of it (FNV-1a). Two names may share
-/// them; whoever looks for such a pair gets an honest name refused.
+/// them: with such a pair a client achieves no more than that an honest name is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Name(u64);
 
@@ -109,6 +120,27 @@ mod tests {
         }
         for name in ["Content-Length", "X-Forwarded-For", "my_header", "x_forwarded", "_", "é_"] {
             assert!(!is_disguised(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_that_say_something_already_are_taken() {
+        for name in [
+            "Sec-WebSocket-Key",
+            "sec_websocket_anything",
+            "X-Forwarded-Client-Cert",
+            "X-Real-IP",
+            "Forwarded",
+            "X-Request-Id",
+            "Keep-Alive",
+            "HTTP2-Settings",
+            "Content_Length",
+            "Cookie",
+        ] {
+            assert!(is_taken(name), "{name}");
+        }
+        for name in ["X-Client-Subject", "X-Forwarded", "Sec-WebSocket", "X", ""] {
+            assert!(!is_taken(name), "{name}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Writes the head that goes on: hop-by-hop fields and what Connection nominates are dropped from
-//! the copy that came in, then ours are added. Target, order and all other fields stay as they
-//! were.
+//! the copy that came in, then ours are added. Order and all other fields stay as they were, and
+//! so do path and query: of an absolute target only they go on (RFC 9112 §3.2.1).
 
 use std::borrow::Cow;
 
@@ -73,7 +73,8 @@ impl<'a> Edits<'a> {
 
 /// Appends the outgoing request head to `out`, as HTTP/1.1.
 pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &Edits<'_>) {
-    line(out, &[head.method.as_bytes(), b" ", head.target.as_bytes(), b" HTTP/1.1\r\n"]);
+    let [slash, target] = head.origin_form().map(str::as_bytes);
+    line(out, &[head.method.as_bytes(), b" ", slash, target, b" HTTP/1.1\r\n"]);
     if head.host.is_none_or(|_| !head.fields.iter().any(|field| field.is("host")))
         && let Some(host) = head.host.or(edits.host.as_deref())
     {
@@ -198,6 +199,14 @@ mod tests {
     }
 
     #[test]
+    fn an_absolute_target_becomes_a_path_and_a_host() {
+        assert_eq!(
+            rewritten("GET http://a:80?b HTTP/1.0\r\n\r\n", &Edits::default()),
+            "GET /?b HTTP/1.1\r\nHost: a:80\r\n\r\n"
+        );
+    }
+
+    #[test]
     fn an_old_request_gets_a_host() {
         let edits = Edits { host: Some("10.0.0.1:80".into()), ..Edits::default() };
         assert_eq!(
@@ -213,6 +222,16 @@ mod tests {
         let mut out = Vec::new();
         write_response(&mut out, &head, &Edits::new(Connection::Close));
         assert_eq!(out, b"HTTP/1.1 204 No Content\r\nA: b\r\nConnection: close\r\n\r\n");
+    }
+
+    /// RFC 9112 §5.1.
+    #[test]
+    fn a_blank_before_a_colon_does_not_go_on() {
+        let came = b"HTTP/1.1 200 OK\r\nContent-Length : 3\r\nKeep-Alive\t: 5\r\nA  : b\r\n\r\n";
+        let head = parse_response(came, &HeadLimits::default(), false).unwrap();
+        let mut out = Vec::new();
+        write_response(&mut out, &head, &Edits::default());
+        assert_eq!(out, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nA: b\r\n\r\n");
     }
 
     #[test]

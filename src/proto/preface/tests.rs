@@ -39,10 +39,10 @@ fn s19_version_1() {
     assert_eq!(settled(four, Mode::Any), Step::Done(43, fact));
     let six = b"PROXY TCP6 2001:db8::1 ::1 1 65535\r\n";
     assert_eq!(settled(six, Mode::V1), Step::Done(36, proxied("[2001:db8::1]:1", "[::1]:65535")));
-    assert_eq!(settled(b"PROXY UNKNOWN\r\n", Mode::V1), Step::Done(15, Preface::Local));
+    assert_eq!(settled(b"PROXY UNKNOWN\r\n", Mode::V1), Step::Done(15, Preface::Unnamed));
     let longest = format!("PROXY UNKNOWN {}\r\n", "f".repeat(V1_MAX - 16));
     assert_eq!(longest.len(), V1_MAX);
-    assert_eq!(settled(longest.as_bytes(), Mode::Any), Step::Done(V1_MAX, Preface::Local));
+    assert_eq!(settled(longest.as_bytes(), Mode::Any), Step::Done(V1_MAX, Preface::Unnamed));
 }
 
 #[test]
@@ -110,9 +110,14 @@ fn s19_version_2() {
     assert_eq!(settled(&v2(LOCAL, UNSPEC, &[]), Mode::V2), Step::Done(16, Preface::Local));
     assert_eq!(settled(&v2(LOCAL, TCP4, &four), Mode::V2), Step::Done(28, Preface::Local));
     assert_eq!(settled(&v2(LOCAL, TCP4, &[1, 2, 3]), Mode::V2), Step::Done(19, Preface::Local));
-    assert_eq!(settled(&v2(PROXY, UNSPEC, &[9; 20]), Mode::V2), Step::Done(36, Preface::Local));
+    for family in [0x01, 0x12, 0x32, 0x41, 0xff] {
+        let any = v2(LOCAL, family, &[7; 5]);
+        assert_eq!(settled(&any, Mode::V2), Step::Done(21, Preface::Local), "{family:02x}");
+    }
+    // A client is relayed, and only its address is not told.
+    assert_eq!(settled(&v2(PROXY, UNSPEC, &[9; 20]), Mode::V2), Step::Done(36, Preface::Unnamed));
     let unix = v2(PROXY, UNIX_STREAM, &[b'/'; 216]);
-    assert_eq!(settled(&unix, Mode::V2), Step::Done(232, Preface::Local));
+    assert_eq!(settled(&unix, Mode::V2), Step::Done(232, Preface::Unnamed));
 }
 
 #[test]
@@ -206,8 +211,8 @@ fn what_we_write_we_read() {
     }
     let mut out = Vec::new();
     encode_v1_unknown(&mut out);
-    assert_eq!(settled(&out, Mode::V1), Step::Done(15, Preface::Local));
+    assert_eq!(settled(&out, Mode::V1), Step::Done(15, Preface::Unnamed));
     let mut out = Vec::new();
-    encode_v2_local(&mut out);
-    assert_eq!(settled(&out, Mode::V2), Step::Done(16, Preface::Local));
+    encode_v2_unspec(&mut out);
+    assert_eq!(settled(&out, Mode::V2), Step::Done(16, Preface::Unnamed));
 }

@@ -152,30 +152,6 @@ impl<'k> Sealer<'k> {
         Ok(total)
     }
 
-    /// Seals the plaintext at `plain` where it lies: the record's header goes into the
-    /// [`Keys::headroom`] bytes before it, the tag into the [`Keys::tailroom`] bytes after it.
-    /// Returns where the record is.
-    pub fn seal_within(
-        &mut self,
-        kind: Kind,
-        buffer: &mut [u8],
-        plain: Range<usize>,
-    ) -> Result<Range<usize>, Fault> {
-        let (head, tail) = (self.keys.headroom(), self.keys.tailroom());
-        let length = plain.len();
-        let record = plain.start.checked_sub(head).ok_or(Fault::Room)?..plain.end + tail;
-        let out = buffer.get_mut(record.clone()).ok_or(Fault::Room)?;
-        let (nonce, aad, aad_len) = self.begin(kind, length, out)?;
-        let (body, tail) = out[head..].split_at_mut(length);
-        let inner = [kind as u8];
-        let inner = if self.keys.version() == Version::Tls13 { &inner[..] } else { &[] };
-        self.cipher
-            .seal_in_place_scatter(nonce, Aad::from(&aad[..aad_len]), body, inner, tail)
-            .map_err(|_| Fault::Exhausted)?;
-        self.keys.advance();
-        Ok(record)
-    }
-
     #[cfg(test)]
     pub(super) fn cipher(&self) -> &LessSafeKey {
         &self.cipher

@@ -65,8 +65,8 @@ pub struct Session {
     useless: u8,
     /// The peer asked for a KeyUpdate that was not sent yet.
     answer_due: bool,
-    /// How the peer's direction ended. It may have come in one burst with data, and is told again
-    /// to whoever asks later.
+    /// How the peer's direction ended. That may have come in one burst with data, so it is kept for
+    /// a caller that asks later.
     heard: Option<Finish>,
     said_close: bool,
 }
@@ -198,12 +198,13 @@ impl Session {
         })
     }
 
-    /// The last record we send: `close_notify`, or what went wrong. Said once.
+    /// The last record we send: `close_notify`, or what went wrong. Said once, and not to a peer
+    /// that gave up with a fatal alert (RFC 8446 section 6.2).
     pub fn close(&mut self, alert: Alert, out: &mut [u8]) -> Result<usize, Fault> {
-        if self.said_close {
+        let gave_up = matches!(self.heard, Some(Finish::Fault(Fault::PeerAlert(_))));
+        if std::mem::replace(&mut self.said_close, true) || gave_up {
             return Ok(0);
         }
-        self.said_close = true;
         self.seal.sealer().seal(Kind::Alert, &alert.bytes(), out)
     }
 
@@ -289,10 +290,12 @@ fn gather(buffer: &mut [u8], plain: &mut Range<usize>, piece: Range<usize>) {
     }
 }
 
-/// `Ok(true)`: `close_notify`. `Ok(false)`: a warning that changes nothing.
+/// `Ok(true)`: `close_notify`. `Ok(false)`: a warning that changes nothing. An alert without
+/// content is unexpected in TLS 1.3 (RFC 8446 section 5.4); any other length is only a wrong one.
 fn alert(version: Version, bytes: &[u8]) -> Result<bool, Fault> {
     let &[level, description] = bytes else {
-        return Err(Fault::DecodeError);
+        let is_empty = version == Version::Tls13 && bytes.is_empty();
+        return Err(if is_empty { Fault::UnexpectedMessage } else { Fault::DecodeError });
     };
     match Alert(description) {
         Alert::CLOSE_NOTIFY => Ok(true),

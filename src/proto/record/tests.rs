@@ -196,26 +196,6 @@ fn a_long_write_is_cut_into_records_that_fit() {
 }
 
 #[test]
-fn sealing_where_it_lies_gives_the_same_bytes() {
-    every(|version, suite| {
-        let mut one = keys(version, suite, 5);
-        let mut other = keys(version, suite, 5);
-        let expected = record(&mut one, Kind::Data, b"in place");
-        let head = other.headroom();
-        let mut buffer = [0; 80];
-        buffer[head..head + 8].copy_from_slice(b"in place");
-        let range = other
-            .sealer()
-            .seal_within(Kind::Data, &mut buffer, head..head + 8)
-            .expect("room on both sides");
-        assert_eq!(buffer[range], expected[..]);
-        let short = other.sealer().seal_within(Kind::Data, &mut buffer, 4..80);
-        assert_eq!(short, Err(Fault::Room));
-        assert_eq!(other.sequence(), 6, "a refused record uses no number");
-    });
-}
-
-#[test]
 fn damage_replay_and_disorder_are_a_wrong_tag() {
     every(|version, suite| {
         let mut sender = keys(version, suite, 0);
@@ -317,7 +297,10 @@ fn what_may_not_come_is_refused_by_name() {
         (Role::Server, Tls13, Kind::Alert, &[1, 42], PeerAlert(42)),
         (Role::Server, Tls12, Kind::Alert, &[2, 20], PeerAlert(20)),
         (Role::Server, Tls12, Kind::Alert, &[1], DecodeError),
-        (Role::Server, Tls13, Kind::Alert, &[], DecodeError),
+        (Role::Server, Tls12, Kind::Alert, &[], DecodeError),
+        (Role::Server, Tls13, Kind::Alert, &[], UnexpectedMessage),
+        (Role::Client, Tls13, Kind::Alert, &[], UnexpectedMessage),
+        (Role::Server, Tls13, Kind::Alert, &[2], DecodeError),
         (Role::Server, Tls13, Kind::Alert, &[1, 0, 1, 0], DecodeError),
     ];
     for (role, version, kind, plain, expected) in cases {
@@ -443,6 +426,17 @@ fn after_close_notify_nothing_is_read() {
         assert_eq!(opened.finish, Some(Finish::Closed));
         let opened = server.open(&mut wire[..3]);
         assert_eq!((opened.used, opened.finish), (3, Some(Finish::Closed)));
+    });
+}
+
+#[test]
+fn who_gave_up_is_told_nothing_more() {
+    every(|version, suite| {
+        let (mut server, mut client) = pair(version, suite);
+        let wire = record(&mut client.seal, Kind::Alert, &[2, 80]);
+        assert_eq!(fault(&mut server, wire), Fault::PeerAlert(80));
+        assert_eq!(server.close(Alert::CLOSE_NOTIFY, &mut [0; 64]), Ok(0));
+        assert!(server.seal(b"late", &mut [0; 64]).is_err());
     });
 }
 

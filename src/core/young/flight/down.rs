@@ -8,7 +8,7 @@ use crate::proto::http::{
 };
 
 use super::{Answered, Flight, Heard, INTERIM_MAX, LINGER, Sent, cause, refusal};
-use crate::core::young::answer::Manner;
+use crate::core::young::answer::{self, Manner};
 use crate::core::young::body::Passage;
 use crate::core::young::channel::{Inlet, READ_BYTES};
 use crate::core::young::head::{self, Lack};
@@ -143,6 +143,11 @@ impl Flight<'_> {
             edits.add("Upgrade", protocols);
             edits.add("Connection", b"Upgrade".as_slice());
         }
+        // RFC 9110 §6.6.1: who has a clock and passes an answer on says when it came, if its server
+        // did not, or has said it to this hop alone.
+        if head.value("date").is_none() || head.nominated.has("date") {
+            edits.add("Date", answer::date().to_string().into_bytes());
+        }
         if let Some(line) = self.set_cookie {
             edits.add("Set-Cookie", line.as_bytes());
             if head.value("cache-control").is_none() {
@@ -207,7 +212,7 @@ impl Flight<'_> {
                 Ok(0) => (self.server_guard.late().unwrap_or(Cause::Cut), true),
                 Err(error) => (cause(&self.server_guard, &error), false),
             };
-            // Where the body went wrong, it was us who ended the server.
+            // Where the request's body went wrong, we ended the server's connection ourselves.
             let by_us = matches!(self.sent.get(), Sent::ClientGone(_) | Sent::Bad);
             let in_order = has_ended && !by_us && cause == Cause::Cut && passage.may_end();
             return match self.client_guard.left() {

@@ -71,7 +71,7 @@ impl Flight<'_> {
     async fn more(&self, inlet: &mut Inlet, patience: &mut Patience) -> Result<(), Cause> {
         let lingers = || self.heard.get() == Heard::Over;
         let begun = self.core.now();
-        // Who expects a 100 waits for the server, and so do we.
+        // A client that expects a 100 waits for the server, and so do we.
         let awaits = self.asked.expects
             && self.timeouts.response.is_some()
             && self.heard.get() == Heard::Nothing

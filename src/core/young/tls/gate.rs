@@ -1,8 +1,8 @@
-//! Who may shake hands now. A handshake costs a core as much as hundreds of messages: so many at a
+//! Which handshakes may go on now. One costs a core as much as hundreds of messages: so many at a
 //! time, so many a second, so many in one turn, and between two turns the living pipes are served.
-//! Who finds the core busy waits in line, its bytes in the kernel, until its deadline. Who has had
-//! its turn and keeps the core waiting loses its place to the line, but not its handshake: a few
-//! hundred that say hello and no more would shut all others out.
+//! A client that finds the core busy waits in line, its bytes in the kernel, until its deadline. A
+//! client that was admitted and then keeps the core waiting loses its place to the line, but not
+//! its handshake: else a few hundred that say hello and no more would shut all others out.
 //!
 //! Each listener has a door of its own, so that the bounds of one never shut out another's clients;
 //! the turn is shared by all.
@@ -37,7 +37,7 @@ struct Door {
     listener: Arc<str>,
     in_flight: Cell<u32>,
     line: RefCell<VecDeque<Waiting>>,
-    /// Who was admitted, oldest first; some are over.
+    /// Handshakes that were admitted, oldest first; some are over.
     places: RefCell<VecDeque<Weak<Place>>>,
     next: Cell<u64>,
     /// When `begun` was last emptied, and handshakes begun since.
@@ -162,7 +162,8 @@ impl Door {
         }
     }
 
-    /// Nobody is at it, and what it has counted counts no more.
+    /// No handshake is under way or waits at this door, and its count of the last second has
+    /// expired.
     fn is_unused(&self, now: Ticks) -> bool {
         let counts = now.saturating_sub(self.second.get()) < TICKS_PER_SECOND;
         self.in_flight.get() == 0 && self.line.borrow().is_empty() && !counts

@@ -14,7 +14,7 @@ use rustls::{
 
 use crate::config::certificates::heard::Heard;
 use crate::proto::Step;
-use crate::proto::record::{self, Fault, HEADER, Keys, Role, Session, Suite, Version};
+use crate::proto::record::{self, Fault, HEADER, Keys, PLAIN_MAX, Role, Session, Suite, Version};
 
 use super::{Peer, Secured, Tickets};
 
@@ -56,7 +56,7 @@ pub enum Failure {
     Internal,
 }
 
-/// See the module's words.
+/// One handshake under way, as a server (towards a client) or as a client (towards a server).
 pub struct Shake<P> {
     party: P,
     pub(super) input: Vec<u8>,
@@ -104,9 +104,15 @@ impl<P: Party> Shake<P> {
         Ok(())
     }
 
-    /// Whether a whole record waits to be shown.
-    pub fn ready(&self) -> Result<bool, Failure> {
-        self.next_record().map(|length| length.is_some())
+    /// Whether the first record is here. Nothing in it can be sealed yet, so that it is no longer
+    /// than a plaintext may be: 2^14 bytes (RFC 8446 section 5.1).
+    pub fn first_is_whole(&self) -> Result<bool, Failure> {
+        match record::header(self.waiting()) {
+            Step::Done(_, head) if head.length > PLAIN_MAX => {
+                Err(Failure::Record(Fault::RecordOverflow))
+            }
+            _ => self.next_record().map(|length| length.is_some()),
+        }
     }
 
     /// Goes as far as it can. What is to be written is added to `out`, alerts included.

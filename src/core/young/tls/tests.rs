@@ -328,25 +328,43 @@ fn a_hello_in_crumbs_is_understood_in_linear_time_and_bounded() {
 fn what_is_no_hello_is_refused_with_an_alert() {
     let authority = Authority::new();
     let tls = load(&section(vec![authority.issue("web", &["web.example"], Kind::Ecdsa)]));
+    // As the server goes about it: rustls is shown nothing before a first record is whole.
     let meet = |bytes: &[u8]| {
         let mut shake = Shake::server(&tls.server).unwrap();
         shake.take(bytes).unwrap();
-        let mut out = Vec::new();
-        let failure = shake.advance(&mut out).unwrap_err();
-        let cause = cause_of(&failure, &shake.heard, false);
-        (cause, alert(cause, &failure, out))
+        match opening(&shake) {
+            Ok(whole) => {
+                assert!(whole, "{bytes:?}");
+                let mut out = Vec::new();
+                let failure = shake.advance(&mut out).unwrap_err();
+                (true, Broken::of(&failure, &shake.heard, false, out))
+            }
+            Err(failure) => (false, Broken::unspoken(&failure)),
+        }
     };
-    for bytes in [
-        &b"\x16\x03\x01\x00\x05hello"[..],
-        b"\x16\x03\x01\x00\x04\x02\x00\x00\x00",
-        b"\x17\x03\x03\x00\x01x",
-        b"\x16\x03\x01\xff\xff",
-        b"SSH-2.0",
-    ] {
-        let (cause, told) = meet(bytes);
+    for bytes in [&b"\x16\x03\x01\x00\x05hello"[..], b"\x16\x03\x01\x00\x04\x02\x00\x00\x00"] {
+        let (shown, Broken { cause, last_words: told }) = meet(bytes);
         assert!(matches!(cause, Cause::HelloBad | Cause::HandshakeFailed), "{bytes:?}: {cause:?}");
-        assert_eq!((told.first(), told.len()), (Some(&21), 7), "{bytes:?} {cause:?}");
+        assert_eq!((shown, told.first(), told.len()), (true, Some(&21), 7), "{bytes:?} {cause:?}");
     }
+    let (unexpected, overflow) = (Alert::UNEXPECTED_MESSAGE, Alert::RECORD_OVERFLOW);
+    for (bytes, expected) in [
+        (&b"\x14\x03\x03\x00\x01\x01"[..], unexpected),
+        (b"\x17\x03\x03\x00\x01x", unexpected),
+        (b"\x18\x03\x01\x00\x03\x01\x40\x00", unexpected),
+        (b"\x80\x2e\x01\x03\x01", unexpected),
+        (b"\x16\x02", unexpected),
+        (b"SSH-2.0", unexpected),
+        (b"\x16\x03\x01\xff\xff", overflow),
+        (b"\x16\x03\x01\x40\x01", overflow),
+    ] {
+        let (shown, Broken { cause, last_words: told }) = meet(bytes);
+        assert_eq!((shown, cause), (false, Cause::HelloBad), "{bytes:?}");
+        assert_eq!(told, [21, 3, 3, 0, 2, 2, expected.0], "{bytes:?}");
+    }
+    let mut shake = Shake::server(&tls.server).unwrap();
+    shake.take(b"\x16\x03\x01\x40\x00\x01").unwrap();
+    assert!(matches!(opening(&shake), Ok(false)), "the longest there may be is waited for");
 }
 
 #[test]

@@ -30,7 +30,7 @@ impl Visit<'_> {
             let answer = refusal.compose(&Manner { close, ..manner.clone() }, 0);
             record.bytes_to_client += answer.len() as u64;
         }
-        let (id, route) = told.known.unzip();
+        let (id, terms) = told.known.unzip();
         let id = id.or_else(|| ours.map(|(_, manner, _)| Rc::clone(&manner.id)));
         let [method, path] = first_words(bytes);
         let by = if record.ours { Side::Proxy } else { Side::Server };
@@ -51,7 +51,7 @@ impl Visit<'_> {
             listener: Arc::clone(&self.conn.birth.listener),
             server: record.server.and_then(|server| self.core.server_name(server)),
             client: self.conn.client,
-            route,
+            route: terms.map(|terms| Arc::clone(&terms.label)),
         }));
     }
 }

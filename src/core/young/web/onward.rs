@@ -17,6 +17,8 @@ use super::{Visit, canonical, trusts};
 const REQUEST_ID: &str = "X-Request-Id";
 const FORWARDED_FOR: &str = "X-Forwarded-For";
 const EXTENSIONS: &str = "Sec-WebSocket-Extensions";
+const EXPECT: &str = "Expect";
+const MAX_FORWARDS: &str = "Max-Forwards";
 /// Bytes of an id that a trusted peer gave.
 const ID_BYTES_MAX: usize = 128;
 
@@ -37,6 +39,15 @@ impl Visit<'_> {
             None => {}
         }
         edits.set(REQUEST_ID, id.as_bytes());
+        // RFC 9110 §10.1.1: HTTP/1.0 knows no 100, so its client waits for none. What goes on is
+        // HTTP/1.1, where the server would take it at its word.
+        if head.version == Version::Http10 {
+            edits.remove(EXPECT);
+        }
+        // RFC 9110 §7.6.2: one that has none left was not sent on.
+        if let Some(hops) = head.max_forwards {
+            edits.set(MAX_FORWARDS, hops.saturating_sub(1).to_string().into_bytes());
+        }
         let (client, tls) = (self.address, self.client.is_tls());
         let (port, trusted) = (self.port, self.trusted);
         let origin = Origin { client, real: self.real(head), port, tls, trusted };
@@ -67,7 +78,7 @@ impl Visit<'_> {
     }
 
     /// Where the request came from first: the last hop of a trusted peer's `X-Forwarded-For` that
-    /// is not to be trusted itself. What stands before it is what that one claimed.
+    /// is not to be trusted itself. What stands before it is what that hop claimed.
     fn real(&self, head: &RequestHead<'_>) -> IpAddr {
         let mut real = self.address;
         if self.trusted && !head.nominated.has(FORWARDED_FOR) {
@@ -96,9 +107,11 @@ impl Visit<'_> {
         names.flat_map(|it| [&it.subject, &it.fingerprint]).flatten().map(|name| &**name)
     }
 
-    /// The same, for trailers: a server may take one for a field of the head.
-    pub(super) fn told_in_trailers(&self) -> Option<Arc<[Name]>> {
-        let names: Arc<[Name]> = self.told_names().map(Name::of).collect();
+    /// The same, for trailers: a server may take one for a field of the head. What the request's
+    /// Connection nominates ends here behind a body too (RFC 9110 §7.6.1).
+    pub(super) fn refused_in_trailers(&self, head: &RequestHead<'_>) -> Option<Arc<[Name]>> {
+        let told = self.told_names().map(Name::of);
+        let names: Arc<[Name]> = told.chain(head.nominated.names()).collect();
         (!names.is_empty()).then_some(names)
     }
 }

@@ -27,7 +27,7 @@ fn the_view_borrows_and_the_facts_agree() {
     let head = request(text).unwrap();
     assert_eq!((head.method, head.target), ("POST", "/a/b?c=d&e"));
     assert_eq!((head.path(), head.query()), ("/a/b", Some("c=d&e")));
-    assert_eq!((head.host, head.host_name()), (Some("Example.org:8080"), Some("Example.org")));
+    assert_eq!(head.host, Some("Example.org:8080"));
     assert_eq!(head.body, Body::Length(12));
     assert!(head.keep_alive && head.expect_continue && !head.upgrade && !head.is_head());
     assert_eq!(head.value("x-empty"), Some(&b""[..]));
@@ -172,10 +172,68 @@ fn s21_targets_and_hosts() {
     ] {
         assert_eq!(request(&get(target, host)).unwrap_err(), fault, "{target} {host}");
     }
+    // A port that is the scheme's own may be left out on either side (RFC 9110 §4.2.3).
+    for (target, host) in [
+        ("http://x:80/", "x"),
+        ("http://x/", "X:80"),
+        ("ws://x:/", "x:80"),
+        ("https://x", "x:443"),
+        ("wss://[::1]:443", "[::1]"),
+        ("http://x:8080/", "x:8080"),
+    ] {
+        assert_eq!(request(&get(target, host)).map(|head| head.host), Ok(Some(host)), "{target}");
+    }
+    for (target, host) in [("https://x/", "x:80"), ("http://x:443/", "x"), ("ws://x/", "x:443")] {
+        let fault = request(&get(target, host)).unwrap_err();
+        assert_eq!(fault, HeadFault::HostMismatch, "{target} {host}");
+    }
     let text = get("/", "x:");
-    assert_eq!(request(&text).unwrap().host_name(), Some("x"), "RFC 3986 §3.2.3");
+    assert_eq!(request(&text).unwrap().host, Some("x:"), "RFC 3986 §3.2.3");
     let text = get("/", "[::1]:8080");
-    assert_eq!(request(&text).unwrap().host_name(), Some("[::1]"));
+    assert_eq!(request(&text).unwrap().host, Some("[::1]:8080"));
+}
+
+/// RFC 9112 §3.2.1 and §3.2.4.
+#[test]
+fn a_target_goes_on_without_its_authority() {
+    for (method, target, goes) in [
+        ("GET", "/a/../b?c=http://d", "/a/../b?c=http://d"),
+        ("GET", "http://x/a?b", "/a?b"),
+        ("GET", "HTTPS://x", "/"),
+        ("GET", "ws://x/", "/"),
+        ("GET", "http://x?b/c", "/?b/c"),
+        ("OPTIONS", "*", "*"),
+        ("OPTIONS", "http://x", "*"),
+        ("OPTIONS", "http://x/", "/"),
+        ("OPTIONS", "http://x?", "/?"),
+    ] {
+        let text = format!("{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(request(&text).unwrap().origin_form().concat(), goes, "{method} {target}");
+    }
+}
+
+/// RFC 9110 §7.6.2.
+#[test]
+fn hops_are_counted_for_trace_and_options_only() {
+    let hops = |method: &str, lines: &str| {
+        let text = format!("{method} / HTTP/1.1\r\nHost: x\r\n{lines}\r\n");
+        request(&text).map(|head| head.max_forwards)
+    };
+    for (lines, found) in [
+        ("", Ok(None)),
+        ("Max-Forwards: 0\r\n", Ok(Some(0))),
+        ("MAX-FORWARDS: 07\r\n", Ok(Some(7))),
+        ("Max-Forwards: 99999999999999999999\r\n", Ok(Some(u32::MAX))),
+        ("Max-Forwards:\r\n", Err(HeadFault::MaxForwards)),
+        ("Max-Forwards: -1\r\n", Err(HeadFault::MaxForwards)),
+        ("Max-Forwards: 1, 1\r\n", Err(HeadFault::MaxForwards)),
+        ("Max-Forwards: 1\r\nMax-Forwards: 1\r\n", Err(HeadFault::MaxForwards)),
+    ] {
+        assert_eq!(hops("TRACE", lines), found, "{lines:?}");
+        assert_eq!(hops("OPTIONS", lines), found, "{lines:?}");
+        assert_eq!(hops("GET", lines), Ok(None), "{lines:?}");
+    }
+    assert_eq!(HeadFault::MaxForwards.status(), 400);
 }
 
 #[test]
@@ -204,6 +262,13 @@ fn responses() {
     assert_eq!((head.body, head.keep_alive), (Body::Chunked, false));
     let head = parse("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\n").unwrap();
     assert_eq!((head.body, head.keep_alive), (Body::UntilClose, false));
+    // RFC 9112 §5.1: a blank before the colon is no part of the name.
+    let head =
+        parse("HTTP/1.1 200 OK\r\nContent-Length \t: 3\r\nConnection : close\r\n\r\n").unwrap();
+    assert_eq!((head.body, head.keep_alive), (Body::Length(3), false));
+    assert_eq!(head.fields[0], Field { name: "Content-Length", value: b"3" });
+    let head = parse("HTTP/1.1 200 OK\r\nTransfer-Encoding : chunked\r\n\r\n").unwrap();
+    assert_eq!(head.body, Body::Chunked);
     assert!(parse("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n").unwrap().is_interim());
     assert!(!parse("HTTP/1.1 101 Switching Protocols\r\n\r\n").unwrap().is_interim());
     for bad in [
@@ -215,7 +280,10 @@ fn responses() {
         "HTTP/1.1 200 O\0K\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nA b: c\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n : b\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length : 1\r\nContent-Length: 1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length : 1\r\nTransfer-Encoding\t: chunked\r\n\r\n",
         "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
         "200 OK\r\n\r\n",
     ] {
