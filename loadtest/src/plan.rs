@@ -129,7 +129,6 @@ fn chosen(number: u32, share: f64) -> bool {
 mod tests {
     use clap::Parser;
 
-    use super::*;
     use crate::cli::{Cli, Scene};
 
     #[test]

@@ -59,7 +59,8 @@ impl ToServer {
     /// Files that cannot be read or make no sense, and servers without a name to verify.
     pub fn load(tls: &ServerTls, servers: &[Server]) -> Result<Loaded<Self>, Vec<Problem>> {
         let (mut warnings, mut problems) = (Vec::new(), Vec::new());
-        let verifier = verifier(tls, &mut warnings)
+        let trust = roots(tls, &mut warnings)
+            .and_then(|roots| Ok((verifier(tls, roots.clone())?, roots)))
             .map_err(|problem| problems.push(problem.of(Part::Authorities)));
         let ours = tls.client_cert.as_ref().map(|files| Chain::load(files, 0, &mut warnings));
         let ours = ours.transpose().map_err(|all| problems.extend(all));
@@ -68,7 +69,7 @@ impl ToServer {
             name.map_err(|problem| problems.push(problem)).ok()
         });
         let names = names.collect();
-        let (Ok((verifier, roots)), Ok(ours), true) = (verifier, ours, problems.is_empty()) else {
+        let (Ok((verifier, roots)), Ok(ours), true) = (trust, ours, problems.is_empty()) else {
             return Err(problems);
         };
 
@@ -111,42 +112,48 @@ fn name(configured: Option<&str>, server: &Server) -> Result<ServerName<'static>
     }
 }
 
-/// Who decides whether a server is believed, and by which roots; `None`: any server is.
-fn verifier(
+/// The authorities that servers are believed by; `None`: any server is believed, which was said to
+/// be unwise when the file was read.
+fn roots(
     tls: &ServerTls,
     warnings: &mut Vec<Problem>,
-) -> Result<(Arc<dyn ServerCertVerifier>, Option<Arc<RootCertStore>>), Problem> {
-    // That this is unwise was said when the file was read.
+) -> Result<Option<Arc<RootCertStore>>, Problem> {
     if tls.insecure {
-        let anyone: Arc<dyn ServerCertVerifier> = Arc::new(Anyone(provider()));
-        return Ok((anyone, None));
+        return Ok(None);
     }
     let mut roots = RootCertStore::empty();
-    let remedy = "give the authority that signs the servers' certificates as `ca`";
-    let system = Path::new("the system's trust store");
-    let file = match &tls.ca {
+    match &tls.ca {
         Some(file) => {
             for authority in certificates(file)? {
-                roots.add(authority).map_err(|error| Problem::new(file, error, remedy))?;
+                roots.add(authority).map_err(|error| Problem::new(file, error, AUTHORITY))?;
             }
-            file
         }
         None => {
             let found = rustls_native_certs::load_native_certs();
             for error in found.errors {
                 let remedy = "repair it, or give the authority of the servers as `ca`";
-                warnings.push(Problem::new(system, error, remedy));
+                warnings.push(Problem::new(Path::new(SYSTEM), error, remedy));
             }
             roots.add_parsable_certificates(found.certs);
-            system
         }
-    };
-    let roots = Arc::new(roots);
-    let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider()).build();
-    let verifier = verifier.map_err(|error| Problem::new(file, error, remedy))?;
-    let verifier: Arc<dyn ServerCertVerifier> = verifier;
-    Ok((verifier, Some(roots)))
+    }
+    Ok(Some(Arc::new(roots)))
 }
+
+/// Who decides whether a server is believed.
+fn verifier(
+    tls: &ServerTls,
+    roots: Option<Arc<RootCertStore>>,
+) -> Result<Arc<dyn ServerCertVerifier>, Problem> {
+    let Some(roots) = roots else { return Ok(Arc::new(Anyone(provider()))) };
+    let file = tls.ca.as_deref().unwrap_or(Path::new(SYSTEM));
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider()).build();
+    Ok(verifier.map_err(|error| Problem::new(file, error, AUTHORITY))?)
+}
+
+/// What stands for the file where the machine's own authorities are used.
+const SYSTEM: &str = "the system's trust store";
+const AUTHORITY: &str = "give the authority that signs the servers' certificates as `ca`";
 
 /// Believes any certificate whose key signed the handshake.
 #[derive(Debug)]

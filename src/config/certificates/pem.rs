@@ -99,7 +99,7 @@ fn sections(text: &str) -> Vec<Section<'_>> {
 fn is_der(bytes: &[u8]) -> bool {
     let [0x30, first, rest @ ..] = bytes else { return false };
     let (length, rest) = match first {
-        0..0x80 => (usize::from(*first), rest),
+        0..=0x7f => (usize::from(*first), rest),
         0x81..=0x84 => {
             let Some((length, rest)) = rest.split_at_checked(usize::from(first - 0x80)) else {
                 return false;

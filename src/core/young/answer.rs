@@ -10,8 +10,8 @@ use httpdate::HttpDate;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     pub status: u16,
-    /// One sentence for the client; it tells nothing about the servers behind. Where it is empty the
-    /// answer has no body.
+    /// One sentence for the client; it tells nothing about the servers behind. Where it is empty
+    /// the answer has no body.
     pub sentence: &'static str,
 }
 
