@@ -28,6 +28,15 @@ fn go_deaf(reader: &Reader) {
 /// once it is told that another was sent it says `last_words` and leaves. Its other connections are
 /// in order.
 fn deaf_once(last_words: &'static str) -> (Server, Receiver<()>, Sender<()>) {
+    deaf_once_then(move |reader| {
+        let _ = reader.stream.write_all(last_words.as_bytes());
+    })
+}
+
+/// The same with something else to be done at last.
+fn deaf_once_then(
+    leave: impl Fn(&mut Reader) + Send + Sync + 'static,
+) -> (Server, Receiver<()>, Sender<()>) {
     let ((deaf, is_deaf), (sent, is_sent)) = (channel(), channel());
     let test = Mutex::new((deaf, is_sent));
     let connections = AtomicUsize::new(0);
@@ -44,7 +53,7 @@ fn deaf_once(last_words: &'static str) -> (Server, Receiver<()>, Sender<()>) {
                 let _ = test.1.recv();
                 // The request has gone out by then, unheard.
                 std::thread::sleep(Duration::from_millis(600));
-                let _ = reader.stream.write_all(last_words.as_bytes());
+                leave(&mut reader);
                 return;
             }
         }
@@ -85,6 +94,24 @@ fn a_request_that_no_server_can_have_seen_goes_out_once_more() {
         let body = request.rsplit("\r\n").next().expect("a body");
         assert_eq!((answer.status, answer.text().as_str()), (200, body));
         assert_eq!(server.accepted(), 2);
+    }
+}
+
+#[test]
+fn behind_a_reset_only_what_may_be_done_twice_goes_out_once_more() {
+    for (request, status) in [(GET.to_string(), 200), (POST.to_string() + "hello", 502)] {
+        let (server, is_deaf, sent) = deaf_once_then(|reader| {
+            SockRef::from(&reader.stream).set_linger(Some(Duration::ZERO)).expect("set");
+        });
+        let web = Web::before(&[&server]);
+        let mut client = Reader::connect(web.address);
+        client.send(GET);
+        assert_eq!(client.response("GET").status, 200);
+        is_deaf.recv_timeout(common::PATIENCE).expect("it is deaf");
+        client.send(&request);
+        sent.send(()).expect("the server waits");
+        assert_eq!(client.response("GET").status, status, "{request}");
+        assert_eq!(server.accepted(), if status == 200 { 2 } else { 1 });
     }
 }
 

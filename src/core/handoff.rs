@@ -2,6 +2,7 @@
 //! long-lived ones stay where chance put them, so skew is corrected when a connection comes in.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -59,6 +60,18 @@ impl Core {
     /// Another core passed connections to us.
     pub(super) fn take_handed(self: &Rc<Self>, from: usize) {
         let Some(&over) = self.seed.handoff.get(from) else { return };
+        self.take_from(over);
+        let token = Token::of(Kind::Handed, from as u32).pack();
+        self.wire.borrow_mut().ring.poll(over, POLL_IN, token);
+    }
+
+    /// Takes whatever any core has passed to this one.
+    pub(super) fn take_all_handed(self: &Rc<Self>) {
+        let others = self.seed.handoff.iter().enumerate().filter(|(from, _)| *from != self.index);
+        others.for_each(|(_, &over)| self.take_from(over));
+    }
+
+    fn take_from(self: &Rc<Self>, over: RawFd) {
         let lost = |cause| self.counters.endings.count(Ending::proxy(Stage::Accept, cause));
         loop {
             match descriptors::take(over) {
@@ -83,15 +96,6 @@ impl Core {
             // Only now that this core's own counts include it (or it has ended): until here other
             // cores see it as on its way, so that no moment exists at which it counts nowhere.
             self.counters.taken_over.inc();
-        }
-        let token = Token::of(Kind::Handed, from as u32).pack();
-        self.wire.borrow_mut().ring.poll(over, POLL_IN, token);
-    }
-
-    /// Takes whatever any core has passed to this one.
-    pub(super) fn take_all_handed(self: &Rc<Self>) {
-        for from in (0..self.seed.handoff.len()).filter(|from| *from != self.index) {
-            self.take_handed(from);
         }
     }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Callable
 
 from . import special
-from .rig import MODES, Broken, Void, cpu_ns, descendants
+from .rig import LATE_IS_FINE, MODES, Broken, Void, cpu_ns, descendants
 
 PEERS = ("haproxy", "nginx")
 ALL = ("direct", "standpipe", *PEERS)
@@ -105,7 +105,7 @@ def churn(rig, target, mode, variant):
 
     def run(proxy):
         result = rig.load("churn", target, mode, "--rate", rig.options.churn_rate, *resumed,
-                          *times(rig), pid=pid_of(proxy))
+                          *LATE_IS_FINE, *times(rig), pid=pid_of(proxy))
         opened = result["counts"]["measured_opened"]
         cpu = None
         if result["target"] and opened:
@@ -126,7 +126,8 @@ def ceiling(rig, target, mode, variant):
         while rate < 200_000 and (lost is None or lost > 1.15 * best):
             try:
                 result = rig.load("churn", target, mode, "--rate", int(rate), *resumed,
-                                  "--duration", "2s", "--warmup", "500ms", "-c", 2000)
+                                  "--duration", "2s", "--warmup", "500ms", "-c", 2000,
+                                  *LATE_IS_FINE)
                 kept = result["extra"]["connections_per_second"]
                 good = kept >= 0.99 * rate and result["connect"]["p99"] <= 100e6
             except (Void, Broken):

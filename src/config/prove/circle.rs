@@ -27,11 +27,26 @@ impl Proof<'_> {
     ) {
         let leads: Vec<Vec<usize>> =
             listeners.iter().map(|it| it.as_deref().map_or_else(Vec::new, pools_of)).collect();
+        let goes_on: Vec<Vec<usize>> = leads
+            .iter()
+            .zip(listeners)
+            .map(|(pools, it)| {
+                let l4 = it.as_ref().is_some_and(|it| matches!(it.service, Service::L4 { .. }));
+                // Which of several routes a request takes to a second listener, and by which it goes on
+                // there, is its own path's choice: the two need not meet.
+                let first = pools.first();
+                if l4 || pools.iter().all(|pool| Some(pool) == first) {
+                    pools.clone()
+                } else {
+                    Vec::new()
+                }
+            })
+            .collect();
         let mut edges = edges(pools, listeners);
         let mut next = 0;
         while next < edges.len() {
             let Edge { pool, server, listener } = edges[next];
-            if !leads_to(listener, pool, &leads, &edges) {
+            if !leads_to(listener, pool, [&leads, &goes_on], &edges) {
                 next += 1;
                 continue;
             }
@@ -93,8 +108,18 @@ fn dialled(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// Whether a connection to the listener may come to the pool.
-fn leads_to(listener: usize, pool: usize, leads: &[Vec<usize>], edges: &[Edge<'_>]) -> bool {
+/// Whether a connection to the listener comes to the pool: by itself, or by way of other listeners
+/// for certain.
+fn leads_to(
+    listener: usize,
+    pool: usize,
+    [leads, goes_on]: [&[Vec<usize>]; 2],
+    edges: &[Edge<'_>],
+) -> bool {
+    if leads[listener].contains(&pool) {
+        return true;
+    }
+    let leads = goes_on;
     let (mut seen, mut open) = (vec![false; leads.len()], vec![listener]);
     while let Some(at) = open.pop() {
         if leads[at].contains(&pool) {

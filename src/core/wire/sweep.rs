@@ -80,9 +80,10 @@ pub struct Leave {
 }
 
 impl Due {
-    fn is_drain(&self) -> bool {
+    /// Whether it belongs to the end of the process.
+    fn is_of_process(&self) -> bool {
         let ending = Ending::from_index(self.ending.into());
-        ending.is_some_and(|ending| ending.cause == Cause::Drained)
+        ending.is_some_and(|ending| matches!(ending.cause, Cause::Drained | Cause::Shutdown))
     }
 
     fn key(&self) -> Key {
@@ -122,7 +123,7 @@ impl Wire {
         // even where a server is wanted again.
         let slab = &self.slab;
         let stays = |due: &Due| match slab.get(due.key()) {
-            Some(pipe) => !keys.contains_key(&pipe.server) || due.is_drain(),
+            Some(pipe) => !keys.contains_key(&pipe.server) || due.is_of_process(),
             None => false,
         };
         self.sweep.due.retain(|Reverse(due)| stays(due));

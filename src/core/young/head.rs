@@ -25,8 +25,9 @@ pub struct Found {
 /// Why there is no head.
 #[derive(Debug)]
 pub enum Lack {
-    /// The stream ended before a byte of it came, but for an empty line at most.
-    Silent,
+    /// The stream ended before a byte of it came, but for an empty line at most; with an error, if
+    /// it did.
+    Silent(Option<io::Error>),
     /// The stream ended inside it.
     Cut,
     Bad(HeadFault),
@@ -47,10 +48,10 @@ pub async fn read(
             Step::Need => {}
         }
         match channel.read(inlet, HEAD_BYTES).await {
-            Ok(0) if !scanner.has_begun() => return Err(Lack::Silent),
+            Ok(0) if !scanner.has_begun() => return Err(Lack::Silent(None)),
             Ok(0) => return Err(Lack::Cut),
             Ok(_) => {}
-            Err(_) if !scanner.has_begun() => return Err(Lack::Silent),
+            Err(error) if !scanner.has_begun() => return Err(Lack::Silent(Some(error))),
             Err(error) => return Err(Lack::Failed(error)),
         }
     }

@@ -170,7 +170,7 @@ impl Visit<'_> {
         let late = guard.has_passed();
         drop(guard);
         let refusal = match &lack {
-            Lack::Silent => None,
+            Lack::Silent(_) => None,
             _ if late => Some(Refusal::new(408, "The request's head did not come in time.")),
             Lack::Bad(fault) => Some(Refusal::new(fault.status(), head::sentence_of(*fault))),
             Lack::Cut | Lack::Failed(_) => None,
@@ -186,8 +186,8 @@ impl Visit<'_> {
         }
         Err(match lack {
             _ if late => ended(Cause::Timeout),
-            Lack::Silent if is_first => ended(Cause::Quiet),
-            Lack::Silent => Ending::client(Stage::Http, Cause::Done),
+            Lack::Silent(_) if is_first => ended(Cause::Quiet),
+            Lack::Silent(_) => Ending::client(Stage::Http, Cause::Done),
             Lack::Cut => ended(Cause::Cut),
             Lack::Failed(error) => ended(super::transport::cause(&error)),
             Lack::Bad(fault) => ended(head::cause_of(fault)),

@@ -13,6 +13,17 @@ const FRAMING: [&str; 3] = ["host", "content-length", "transfer-encoding"];
 /// What this hop says of the client and of the request, beside all of `X-Forwarded-`.
 const TOLD: [&str; 3] = ["forwarded", "x-real-ip", "x-request-id"];
 const TOLD_PREFIX: &str = "x-forwarded-";
+/// Of those the ones that tell of the client, or of what it asked for. (Others tell of its
+/// certificate: `X-Forwarded-Client-Cert`, `X-Forwarded-Tls-Client-Cert-Info`.)
+const FORWARDED: [&str; 7] = [
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-port",
+    "x-forwarded-server",
+    "x-forwarded-prefix",
+    "x-forwarded-by",
+];
 const HANDSHAKE_PREFIX: &str = "sec-websocket-";
 
 /// What a server goes by before it has read a body (RFC 9110 §6.5.1), beside all the above.
@@ -45,12 +56,11 @@ pub fn is_disguised(name: &str) -> bool {
 }
 
 /// A name that already says something to this hop or to the server, all of the WebSocket handshake
-/// and of `X-Forwarded-` included: nothing else may be told under it.
+/// included: nothing else may be told under it.
 pub fn is_taken(name: &str) -> bool {
     let begins = |with: &str| name.get(..with.len()).is_some_and(|start| is_same(start, with));
-    let lists = [&HOP_BY_HOP[..], &FRAMING, &TOLD, &HEAD_ONLY];
-    begins(TOLD_PREFIX)
-        || begins(HANDSHAKE_PREFIX)
+    let lists = [&HOP_BY_HOP[..], &FRAMING, &TOLD, &FORWARDED, &HEAD_ONLY];
+    begins(HANDSHAKE_PREFIX)
         || lists.iter().any(|names| names.iter().any(|known| is_same(known, name)))
 }
 
@@ -128,7 +138,7 @@ mod tests {
         for name in [
             "Sec-WebSocket-Key",
             "sec_websocket_anything",
-            "X-Forwarded-Client-Cert",
+            "X_Forwarded-For",
             "X-Real-IP",
             "Forwarded",
             "X-Request-Id",
@@ -139,7 +149,8 @@ mod tests {
         ] {
             assert!(is_taken(name), "{name}");
         }
-        for name in ["X-Client-Subject", "X-Forwarded", "Sec-WebSocket", "X", ""] {
+        let own = ["X-Client-Subject", "X-Forwarded-Client-Cert", "X-Forwarded", "Sec-WebSocket"];
+        for name in own.into_iter().chain(["X", ""]) {
             assert!(!is_taken(name), "{name}");
         }
     }

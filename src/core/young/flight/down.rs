@@ -91,9 +91,9 @@ impl Flight<'_> {
         }
         let late = self.server_guard.late();
         let cause = late.unwrap_or_else(|| match lack {
-            Lack::Silent | Lack::Cut => Cause::Cut,
+            Lack::Silent(None) | Lack::Cut => Cause::Cut,
             Lack::Bad(_) => Cause::HeadBad,
-            Lack::Failed(error) => transport::cause(error),
+            Lack::Silent(Some(error)) | Lack::Failed(error) => transport::cause(error),
         });
         let spoke = !inlet.is_empty() || self.heard.get() != Heard::Nothing;
         Answered::Missing { cause, silent: !spoke && late.is_none() }
