@@ -109,7 +109,7 @@ def connections(rig, target, mode, variant):
         proxy = rig.proxy(target, 8, workers=workers, pool_lines=lines)
         share = min(1.0, TALKERS / count)
         result = rig.load("run", target, mode, "-c", count, "--rate", TALK_RATE, "--active", share,
-                          "--connect-rate", OPEN_RATE, "--duration", seconds(rig),
+                          "--connect-rate", OPEN_RATE, "--duration", seconds(rig), *LATE_IS_FINE,
                           "--warmup", f"{1 + count // 10_000}s", pid=proxy.pid, limit=240)
         figures = {"user": result["target_bytes_per_connection"],
                    "cpu_us": result["target_cpu_per_round_ns"] / 1e3}
