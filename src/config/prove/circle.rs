@@ -27,21 +27,8 @@ impl Proof<'_> {
     ) {
         let leads: Vec<Vec<usize>> =
             listeners.iter().map(|it| it.as_deref().map_or_else(Vec::new, pools_of)).collect();
-        let goes_on: Vec<Vec<usize>> = leads
-            .iter()
-            .zip(listeners)
-            .map(|(pools, it)| {
-                let l4 = it.as_ref().is_some_and(|it| matches!(it.service, Service::L4 { .. }));
-                // Which of several routes a request takes to a second listener, and by which it goes on
-                // there, is its own path's choice: the two need not meet.
-                let first = pools.first();
-                if l4 || pools.iter().all(|pool| Some(pool) == first) {
-                    pools.clone()
-                } else {
-                    Vec::new()
-                }
-            })
-            .collect();
+        let goes_on: Vec<Vec<usize>> =
+            listeners.iter().map(|it| it.as_deref().map_or_else(Vec::new, sure_pools_of)).collect();
         let mut edges = edges(pools, listeners);
         let mut next = 0;
         while next < edges.len() {
@@ -73,6 +60,16 @@ fn pools_of(listener: &Listener) -> Vec<usize> {
             l7.rules.iter().flat_map(|rule| &rule.pools).map(|share| share.pool).collect()
         }
     }
+}
+
+/// Where everything that comes to the listener goes, if that is one pool. Which of several routes a
+/// request takes, and by which it goes on at a second listener, is its path's choice: the two need
+/// not meet.
+fn sure_pools_of(listener: &Listener) -> Vec<usize> {
+    let mut pools = pools_of(listener);
+    pools.dedup();
+    pools.truncate(if pools.len() == 1 { 1 } else { 0 });
+    pools
 }
 
 fn edges<'a>(pools: &'a [Option<Arc<Pool>>], listeners: &[Option<Arc<Listener>>]) -> Vec<Edge<'a>> {

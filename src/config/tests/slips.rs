@@ -114,6 +114,21 @@ fn a_circle_over_several_listeners_is_a_mistake_told_once() {
 }
 
 #[test]
+fn two_listeners_whose_routes_do_not_meet_are_no_circle() {
+    let listener = |name: &str, port: u16, own: &str, other: &str| {
+        format!(
+            "[listeners.{name}]\nbind = [\"127.0.0.1:{port}\"]\nmode = \"l7\"\n\
+             [[listeners.{name}.routes]]\npath = \"/{own}\"\npool = \"real\"\n\
+             [[listeners.{name}.routes]]\npath = \"/{other}\"\npool = \"{other}\"\n\
+             [pools.{other}]\nservers = [\"127.0.0.1:{}\"]\n",
+            if port == 7001 { 7002 } else { 7001 }
+        )
+    };
+    let real = "[pools.real]\nservers = [\"10.0.0.1:1\"]\n";
+    good(&(listener("one", 7001, "a", "b") + &listener("two", 7002, "b", "a") + real));
+}
+
+#[test]
 fn an_address_this_machine_does_not_have_is_worth_a_second_look() {
     let text = MINIMAL.replace("0.0.0.0:7000", "192.0.2.1:7000")
         + "source = [\"10.0.0.5\", \"192.0.2.2\"]\n[runtime]\nadmin = \"192.0.2.3:1\"\n";
