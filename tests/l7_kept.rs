@@ -242,3 +242,40 @@ fn a_kept_connection_serves_only_who_would_be_dialled_as_it_was() {
     ask();
     assert_eq!(server.accepted(), 2, "from another address");
 }
+
+/// Kept connections need descriptors that nobody set aside for them: clients go before them.
+#[test]
+fn kept_connections_give_way_to_clients() {
+    if common::peers::tool("prlimit").is_none() {
+        return;
+    }
+    let server = Server::answering(|_| {
+        std::thread::sleep(Duration::from_millis(500));
+        ok("")
+    });
+    let (address, edge, echo) = (common::address(), common::address(), common::l4::echo());
+    let more = format!(
+        "[listeners.edge]\nbind = [\"{edge}\"]\nmode = \"l4\"\npool = \"echo\"\n\
+         [pools.echo]\nservers = [\"{echo}\"]\n\
+         [runtime]\nworkers = 1\nadmin = \"{{admin}}\"\n"
+    );
+    let shape = Shape { pool: "idle_connections = 1000", more: &more, ..Shape::default() };
+    let config = common::web::config(address, &[&server], &shape);
+    let standpipe = Standpipe::start_by(&["prlimit", "--nofile=1280:1280"], &config);
+    let room = standpipe.metric("standpipe_core_connections_max", &[]) as usize;
+    assert_eq!(room, (1280 - 1 - 256) / 2);
+    let kept = || standpipe.metric("standpipe_http_idle_server_connections", &[]) as usize;
+    let mut clients: Vec<Reader> = (0..340).map(|_| Reader::connect(address)).collect();
+    clients.iter_mut().for_each(|client| client.send(GET));
+    assert!(clients.iter_mut().all(|client| client.response("GET").status == 200));
+    common::wait_until("connections are kept", || kept() >= 280);
+    drop(clients);
+    common::wait_until("they have left", || {
+        standpipe.metric("standpipe_connections_young", &[]) == 0.0
+    });
+    let pipes: Vec<_> = (0..room).map(|_| common::l4::reach(edge)).collect();
+    for pipe in &pipes {
+        common::l4::ask(pipe, b"hello");
+    }
+    common::wait_until("they gave way", || kept() == 0);
+}

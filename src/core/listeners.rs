@@ -266,6 +266,10 @@ impl Core {
 
     /// Begins the life of a connection on this core.
     pub(super) fn welcome(self: &Rc<Self>, name: &str, client: Owned) {
+        if self.is_crowded() {
+            // A client needs the descriptors more than the next request to a server does.
+            self.idle.borrow_mut().clear();
+        }
         let snapshot = self.snapshot();
         let Some(index) = snapshot.plan.listeners.iter().position(|l| *l.name == *name) else {
             // Its listener left the file while it was on its way.

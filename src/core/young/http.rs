@@ -304,10 +304,10 @@ impl Serving<'_> {
         let Served { channel, lease, id, .. } = served;
         drop(lease);
         // It was dialled under an older configuration: it is not reused under the new one. And a
-        // core that drains keeps none.
+        // core that drains, or has hardly a descriptor left, keeps none.
         let plan = &self.conn.snapshot.plan;
         let is_ours = self.core.with_table(|table| Arc::ptr_eq(plan, &table.snapshot.plan));
-        if !is_fit || !is_ours || !self.core.is_serving() {
+        if !is_fit || !is_ours || !self.core.is_serving() || self.core.is_crowded() {
             return channel.leave();
         }
         let now = self.core.wire.borrow().now();
