@@ -5,7 +5,7 @@
 //! is set.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -78,7 +78,7 @@ impl Limits {
         let ticket = match source.filter(|_| max_per_source > 0) {
             None => Ticket::Counted,
             Some(source) => match self.count_source(core, source, max_per_source) {
-                Ok(()) => Ticket::Source(source),
+                Ok(ticket) => ticket,
                 Err(refusal) => {
                     self.live.fetch_sub(1, Ordering::Relaxed);
                     return Err(refusal);
@@ -98,11 +98,11 @@ impl Limits {
         if max_per_source == 0 || ticket != Ticket::Counted {
             return Ok(ticket);
         }
-        self.count_source(core, source, max_per_source)?;
-        Ok(Ticket::Source(source))
+        self.count_source(core, source, max_per_source)
     }
 
-    fn count_source(&self, core: usize, source: IpAddr, most: u32) -> Result<(), Refusal> {
+    fn count_source(&self, core: usize, address: IpAddr, most: u32) -> Result<Ticket, Refusal> {
+        let source = source_of(address);
         let mut shard = self.shard(source);
         let counts = shard.entry(source).or_default();
         if counts.iter().sum::<u32>() >= most {
@@ -110,7 +110,7 @@ impl Limits {
         }
         counts.resize(counts.len().max(core + 1), 0);
         counts[core] += 1;
-        Ok(())
+        Ok(Ticket::Source(source))
     }
 
     /// Counts a connection of a core out.
@@ -150,6 +150,17 @@ impl Limits {
     }
 }
 
+/// Whom a connection from an address is counted for: the address, of IPv6 its /64. A host may call
+/// itself by any of the addresses of that (RFC 4291 §2.5.1, RFC 8981), so to bound one bounds none.
+fn source_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+        address => address,
+    }
+}
+
 /// A poisoned shard still counts: nothing in here leaves it half changed.
 fn lock<T>(shard: &Mutex<T>) -> MutexGuard<'_, T> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
@@ -171,6 +182,22 @@ mod tests {
         assert_eq!(limits.admit(1, Some(b)), Err(Refusal::Connections));
         limits.leave(0, first);
         assert!(limits.admit(0, Some(a)).is_ok());
+    }
+
+    #[test]
+    fn a_host_does_not_escape_by_another_address_of_its_network() {
+        let limits = Limits::new(1);
+        limits.set(0, 1);
+        let of = |address: &str| Some(address.parse().unwrap());
+        let first = limits.admit(0, of("2001:db8:0:1::1")).unwrap();
+        let refused = limits.admit(0, of("2001:db8:0:1:ffff:ffff:ffff:ffff"));
+        assert_eq!(refused, Err(Refusal::Source));
+        limits.admit(0, of("2001:db8:0:2::1")).expect("a neighbour");
+        limits.leave(0, first);
+        limits.admit(0, of("2001:db8:0:1::2")).expect("its room was given back");
+        limits.admit(0, of("10.0.0.1")).unwrap();
+        assert_eq!(limits.admit(0, of("::ffff:10.0.0.1")), Err(Refusal::Source));
+        limits.admit(0, of("10.0.0.2")).expect("IPv4 addresses stand for themselves");
     }
 
     #[test]
