@@ -3,7 +3,7 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -136,6 +136,20 @@ fn ctrl_c_is_heard_while_the_last_answers_are_awaited() {
     let pid = child.0.id().to_string();
     assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     assert!(ends_within(child, Duration::from_secs(30)));
+}
+
+#[test]
+fn delayed_replies_leave_before_the_echo_server_does() {
+    let echo = Echo::start(&["tcp://127.0.0.1:0", "--delay", "uniform:100ms:300ms"]);
+    let mut client = TcpStream::connect(echo.url().trim_start_matches("tcp://")).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    client.write_all(b"first").unwrap();
+    thread::sleep(Duration::from_millis(20));
+    client.write_all(b"second").unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut said = String::new();
+    client.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "firstsecond");
 }
 
 #[test]

@@ -35,8 +35,17 @@ pub struct Peer {
     pub sent: u64,
     /// Delayed replies may not overtake each other.
     pub last_due_ns: u64,
+    /// Delayed replies that have not left.
+    pub waiting: u32,
     /// Only with a sink or a source.
     pub ledger: Option<Box<Ledger>>,
+}
+
+impl Peer {
+    /// Whether it is to go and has been told everything.
+    pub fn is_over(&self) -> bool {
+        self.ending && self.waiting == 0 && !self.socket.blocked()
+    }
 }
 
 /// What a sink has seen of one connection, or a source has sent.

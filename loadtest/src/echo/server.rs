@@ -159,7 +159,7 @@ impl Server {
                 return self.drop_peer(slot);
             }
             if !peer.socket.blocked() {
-                if peer.ending {
+                if peer.is_over() {
                     return self.drop_peer(slot);
                 }
                 self.read(slot);
@@ -210,6 +210,7 @@ impl Server {
                 tail: None,
                 sent: 0,
                 last_due_ns: 0,
+                waiting: 0,
                 ledger: None,
             };
             let straight =
@@ -389,6 +390,7 @@ impl Server {
         };
         let due = monotonic_ns() + delay.draw(&mut self.random);
         peer.last_due_ns = peer.last_due_ns.max(due);
+        peer.waiting += 1;
         let waiting = Waiting { slot, life: peer.life, bytes: out.to_vec() };
         self.later.put(peer.last_due_ns, waiting);
     }
@@ -398,7 +400,7 @@ impl Server {
         if !out.is_empty() && peer.socket.send(out).is_err() {
             return self.drop_peer(slot);
         }
-        if peer.ending && !peer.socket.blocked() {
+        if peer.is_over() {
             // Closing with bytes unread would reset the connection under the reply.
             peer.socket.finish();
             self.drop_peer(slot);
@@ -409,9 +411,10 @@ impl Server {
         let now = monotonic_ns();
         while let Some(waiting) = self.later.take(now) {
             let slot = waiting.slot;
-            let same = matches!(self.peers.get(slot as usize),
-                Some(Some(peer)) if peer.life == waiting.life);
-            if same {
+            if let Some(Some(peer)) = self.peers.get_mut(slot as usize)
+                && peer.life == waiting.life
+            {
+                peer.waiting -= 1;
                 self.send(slot, &waiting.bytes);
             }
         }
@@ -420,9 +423,6 @@ impl Server {
     /// The peer has finished: what it asked for still leaves, then we finish too.
     fn end(&mut self, slot: u32) {
         let Some(Some(peer)) = self.peers.get_mut(slot as usize) else { return };
-        if peer.last_due_ns > monotonic_ns() {
-            return;
-        }
         peer.ending = true;
         self.send(slot, &[]);
     }
