@@ -12,6 +12,7 @@ use std::task::{Poll, Waker};
 
 use crate::sys::ring::POLL_IN;
 
+use super::wire::Moved;
 use super::wire::token::{Kind, Token};
 use super::{Core, Mode};
 
@@ -107,12 +108,13 @@ impl Driver {
             let token = Token::of(Kind::Runtime, 0).pack();
             core.wire.borrow_mut().ring.poll(self.runtime, POLL_IN, token);
         }
-        let (foreign, ended, now) = {
+        let (foreign, ended, moved, now) = {
             let mut wire = core.wire.borrow_mut();
             wire.turn(want)?;
             core.counters.turns.inc();
             core.counters.enters.add(std::mem::take(&mut wire.ring.enters));
-            (std::mem::take(&mut wire.foreign), std::mem::take(&mut wire.ended), wire.now())
+            let foreign = std::mem::take(&mut wire.foreign);
+            (foreign, std::mem::take(&mut wire.ended), std::mem::take(&mut wire.moved), wire.now())
         };
         for event in &foreign {
             match event.token.kind {
@@ -124,10 +126,13 @@ impl Driver {
                 _ => {}
             }
         }
+        for Moved { server, bytes } in &moved {
+            core.count_bytes(*server, *bytes);
+        }
         for pipe in &ended {
             core.ended(pipe);
         }
-        core.wire.borrow_mut().reuse(foreign, ended);
+        core.wire.borrow_mut().reuse(foreign, ended, moved);
         core.handshakes.turned(core);
         if now != self.now {
             self.now = now;

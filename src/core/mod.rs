@@ -168,6 +168,12 @@ impl Core {
         self.counters.live.get() + self.counters.young.get()
     }
 
+    /// Whether connections, with those to servers that wait for a request, may need every
+    /// descriptor there is for them.
+    pub fn is_crowded(&self) -> bool {
+        2 * self.load() + self.idle.borrow().len() as u64 >= 2 * self.room
+    }
+
     /// Whether any connection may get a log line.
     pub fn logs_connections(&self) -> bool {
         self.table.borrow().snapshot.plan.runtime.log.connections != LogConnections::Off
@@ -224,25 +230,30 @@ impl Core {
         }
     }
 
+    /// Bytes that pipes of a server have moved, by flow.
+    fn count_bytes(&self, server: ServerId, [from_client, from_server]: [u64; 2]) {
+        self.with_server(server, |counters| {
+            counters.bytes_to_server.add(from_client);
+            counters.bytes_from_server.add(from_server);
+        });
+    }
+
     /// A pipe is over: its lease, ticket and counts are given back.
     fn ended(&self, pipe: &Pipe) {
         let internal = || Ending::proxy(Stage::Pipe, Cause::Internal);
         let ending = pipe.ending.unwrap_or_else(internal);
         self.counters.endings.count(ending);
         self.release(pipe.server);
-        let [from_client, from_server] = [pipe.flows[0].bytes, pipe.flows[1].bytes];
-        self.with_server(pipe.server, |counters| {
-            counters.bytes_to_server.add(from_client);
-            counters.bytes_from_server.add(from_server);
-            if ending.side == Side::Server && ending.is_fault() {
-                counters.resets.inc();
-            }
-        });
+        let [from_client, from_server] = pipe.uncounted();
+        self.count_bytes(pipe.server, [from_client, from_server]);
         let counters = &pipe.birth.counters;
         counters.bytes_from_clients.add(from_client);
         counters.bytes_to_clients.add(from_server);
         if ending.is_fault() {
             counters.faults.inc();
+            if ending.side == Side::Server {
+                self.with_server(pipe.server, |counters| counters.resets.inc());
+            }
         }
         if let Some(terms) = pipe.terms() {
             let ticks = self.wire.borrow().now().saturating_sub(pipe.born);

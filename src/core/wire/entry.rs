@@ -129,7 +129,7 @@ pub struct Flow {
     pub runs: u8,
     /// Sweeps without a byte while flowing.
     pub cold: u8,
-    /// The low half of `bytes` when the sweep came by.
+    /// The low half of `bytes` when they were last counted for the listener and the server.
     pub mark: u32,
     /// Bytes of the source that were thrown away, because nothing it says is wanted any more.
     pub thrown: u32,
@@ -163,6 +163,12 @@ impl Default for Flow {
 }
 
 impl Flow {
+    /// Bytes that are not counted for the listener and the server yet; they are counted long before
+    /// there are 4 GiB of them.
+    pub fn uncounted(&self) -> u64 {
+        u64::from((self.bytes as u32).wrapping_sub(self.mark))
+    }
+
     /// Whether bytes wait for the sink; the source is not read meanwhile.
     pub fn is_blocked(&self) -> bool {
         self.spill.is_some() || self.pipe != NONE
@@ -217,6 +223,11 @@ impl Pipe {
     /// Whether frames are followed, so that we have a word in it.
     pub fn has_relay(&self) -> bool {
         self.extra.as_ref().is_some_and(|extra| extra.has_relay())
+    }
+
+    /// The bytes of both flows that are not counted for the listener and the server yet.
+    pub fn uncounted(&self) -> [u64; 2] {
+        [self.flows[CLIENT].uncounted(), self.flows[SERVER].uncounted()]
     }
 
     /// Whether what comes from an end is to be read. A relay reads to the last, if only so that the

@@ -26,6 +26,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::balance::ServerId;
 use crate::meter::{Cause, CoreCounters, Ending, Stage};
 use crate::sys::memory::Span;
 use crate::sys::ring::{Completion, POLL_IN, Ring, Timespec};
@@ -67,6 +68,13 @@ pub struct Tail<'a> {
     pub sealed: &'a [u8],
 }
 
+/// Bytes that a pipe of this server has moved since they were last counted, by flow.
+#[derive(Debug)]
+pub struct Moved {
+    pub server: ServerId,
+    pub bytes: [u64; 2],
+}
+
 /// A pipe that is about to end, and how.
 #[derive(Debug)]
 struct Doomed {
@@ -93,6 +101,8 @@ pub struct Wire {
     pub foreign: Vec<Foreign>,
     /// Pipes that are over, for leases, logs and counts.
     pub ended: Vec<Pipe>,
+    /// Bytes to be counted for servers.
+    pub moved: Vec<Moved>,
     /// Flows whose source has finished while bytes of this turn were still to be sent.
     finishing: Vec<(Key, usize)>,
     /// Ends whose multishot receive found no provided buffer.
@@ -125,6 +135,7 @@ impl Wire {
             fresh: Vec::new(),
             foreign: Vec::new(),
             ended: Vec::new(),
+            moved: Vec::new(),
             finishing: Vec::new(),
             starved: Vec::new(),
             pool: pool::Pool::default(),
@@ -230,14 +241,23 @@ impl Wire {
     }
 
     /// Takes back the lists it gave away, for their room.
-    pub fn reuse(&mut self, mut foreign: Vec<Foreign>, mut ended: Vec<Pipe>) {
+    pub fn reuse(
+        &mut self,
+        mut foreign: Vec<Foreign>,
+        mut ended: Vec<Pipe>,
+        mut moved: Vec<Moved>,
+    ) {
         foreign.clear();
         ended.clear();
+        moved.clear();
         if self.foreign.is_empty() {
             self.foreign = foreign;
         }
         if self.ended.is_empty() {
             self.ended = ended;
+        }
+        if self.moved.is_empty() {
+            self.moved = moved;
         }
     }
 
