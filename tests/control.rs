@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
@@ -394,6 +395,61 @@ fn signals_under_load_touch_no_connection() {
     }
     assert!(clients.iter_mut().all(|client| is_silent(client, Duration::from_millis(5))));
     assert_eq!(standpipe.metric("standpipe_connections_live", &[]), 16.0);
+}
+
+/// What cannot be asked to close leaves over the last tenth of the time, not all in one instant.
+#[test]
+fn pipes_that_outlive_the_drain_do_not_all_come_back_at_once() {
+    let (echo, bind) = (Echo::start(), common::address());
+    let mut standpipe = Standpipe::start(&ending(bind, echo.address, "0s", "8s"));
+    let mut clients: Vec<TcpStream> = (0..60).map(|_| connect(bind)).collect();
+    clients.iter_mut().for_each(exchange);
+    let asked = Instant::now();
+    standpipe.signal("TERM");
+    let ends: Vec<Duration> = std::thread::scope(|scope| {
+        let end = |client: &mut TcpStream| {
+            let _ = client.set_read_timeout(Some(Duration::from_secs(60)));
+            assert!(!matches!(client.read(&mut [0]), Ok(1..)), "nothing is said any more");
+            asked.elapsed()
+        };
+        let waits: Vec<_> =
+            clients.iter_mut().map(|client| scope.spawn(move || end(client))).collect();
+        waits.into_iter().map(|wait| wait.join().unwrap()).collect()
+    });
+    let (first, last) = (ends.iter().min().unwrap(), ends.iter().max().unwrap());
+    assert!(*first >= Duration::from_secs(7), "{first:?}: they have nine tenths for themselves");
+    assert!(*last - *first >= Duration::from_millis(300), "{ends:?}: spread over 800 ms");
+    assert_eq!(standpipe.wait_exit().code(), Some(0));
+}
+
+/// A connection may live for days: its bytes are counted meanwhile, and none of them twice.
+#[test]
+fn bytes_are_counted_while_their_connection_lives() {
+    let (echo, bind) = (Echo::start(), common::address());
+    let config = plain(bind, &[echo.address]);
+    let standpipe =
+        Standpipe::start(&format!("[runtime]\nworkers = 1\nadmin = \"{{admin}}\"\n{config}"));
+    let mut client = connect(bind);
+    let server = echo.address.to_string();
+    let counted = || {
+        let of = |name: &str, label| standpipe.metric(name, &[label]) as u64;
+        [
+            of("standpipe_listener_bytes_from_clients_total", ("listener", "edge")),
+            of("standpipe_listener_bytes_to_clients_total", ("listener", "edge")),
+            of("standpipe_server_bytes_to_total", ("server", &server)),
+            of("standpipe_server_bytes_from_total", ("server", &server)),
+        ]
+    };
+    for round in 1..=3 {
+        client.write_all(&[b'x'; 1000]).unwrap();
+        client.read_exact(&mut [0; 1000]).unwrap();
+        wait_until("the round is counted", || counted() == [1000 * round; 4]);
+    }
+    client.write_all(&[b'x'; 234]).unwrap();
+    client.read_exact(&mut [0; 234]).unwrap();
+    drop(client);
+    wait_until("it is over", || standpipe.metric("standpipe_connections_live", &[]) == 0.0);
+    assert_eq!(counted(), [3234; 4]);
 }
 
 // === scenery ===

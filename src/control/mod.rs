@@ -515,7 +515,7 @@ impl Control {
             Step::Drain => {
                 let over = self.drain_over();
                 tracing::info!(live = self.live(), "listeners close; pipes are given time to end");
-                self.order_all(&Order::Drain { over });
+                self.order_all(&Order::Drain { over, within: self.terms().timeout });
             }
             Step::Stop => {
                 tracing::info!(live = self.live(), "every pipe is ended now");

@@ -145,13 +145,13 @@ impl Core {
             Order::EndServer { .. } => unreachable!("these are gathered"),
             Order::KeepServer { id } => self.wire.borrow_mut().keep_server(id),
             Order::Leaving => self.take_the_silent(),
-            Order::Drain { over } => {
+            Order::Drain { over, within } => {
                 self.mode.set(Mode::Draining);
                 self.counters.serving.set(0);
                 self.close_listeners();
                 self.end_idle_young();
                 self.idle.borrow_mut().clear();
-                self.wire.borrow_mut().drain(over);
+                self.wire.borrow_mut().drain(over, within);
             }
             Order::Stop => {
                 self.mode.set(Mode::Stopping);
@@ -213,7 +213,7 @@ impl Core {
             self.look_for_leavers(now);
         }
         self.retry_accepts();
-        let sockets = 2 * (self.counters.live.get() + self.counters.young.get());
+        let sockets = 2 * self.load() + self.idle.borrow().len() as u64;
         self.counters.descriptors.set(sockets + 2 * self.counters.pipes_lent.get());
         if self.mode.get() == Mode::Stopping {
             self.cut_young();

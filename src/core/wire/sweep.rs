@@ -13,14 +13,14 @@ use crate::sys::socket;
 
 use super::entry::{CLIENT, Life, NONE, Phase, Reading, SERVER, TICKS_PER_SECOND, Ticks, ticks};
 use super::slab::Key;
-use super::{How, Pipe, Wire, closing};
+use super::{How, Moved, Pipe, Wire, closing};
 
 /// Silent sweeps after which a flowing end is parked again.
 const COLD_SWEEPS: u8 = 5;
 /// Multishot receives cancelled in one tick at the most: a cancel walks the kernel's table.
 const DEMOTIONS_PER_TICK: u32 = 64;
 /// Bytes read for a sink between two sweeps, below which one that has bytes waiting is slow.
-const SLOW_BYTES: u32 = 128 << 10;
+const SLOW_BYTES: u64 = 128 << 10;
 /// Ticks a sink that reset may take to report it by its own reading.
 const BROKEN_TICKS: Ticks = 2 * TICKS_PER_SECOND;
 
@@ -129,7 +129,8 @@ impl Wire {
         self.sweep.due.retain(|Reverse(due)| stays(due));
         for Leave { server, over, cause } in leaves {
             let ending = Ending::proxy(Stage::Pipe, *cause);
-            self.end_paced(keys.get(server).map_or(&[][..], Vec::as_slice), *over, ending);
+            let keys = keys.get(server).map_or(&[][..], Vec::as_slice);
+            self.end_paced(keys, self.now, over.unwrap_or_default(), ending);
             let until = self.now.saturating_add(over.map_or(0, ticks));
             self.sweep.leaving.insert(*server, Leaving { until, ending });
         }
@@ -141,12 +142,17 @@ impl Wire {
     }
 
     /// Ends all WebSockets with a Close, evenly spread over `over`, and those that are still to
-    /// come in what is left of it; pipes in which we have no word are left to end by themselves.
-    pub fn drain(&mut self, over: Duration) {
+    /// come in what is left of it. Pipes in which we have no word are left to end by themselves for
+    /// nine tenths of `within`; over the last tenth they are ended, so that their clients do not
+    /// all come back in one instant.
+    pub fn drain(&mut self, over: Duration, within: Duration) {
         let speaks = |key: &Key| self.slab.get(*key).is_some_and(Pipe::has_relay);
-        let keys: Vec<Key> = self.slab.keys().filter(speaks).collect();
+        let (spoken, silent): (Vec<Key>, Vec<Key>) = self.slab.keys().partition(speaks);
         let ending = Ending::proxy(Stage::Pipe, Cause::Drained);
-        self.end_paced(&keys, Some(over), ending);
+        self.end_paced(&spoken, self.now, over, ending);
+        let last = within / 10;
+        let from = self.now.saturating_add(ticks(within - last));
+        self.end_paced(&silent, from, last, Ending::proxy(Stage::Pipe, Cause::Shutdown));
         let until = self.now.saturating_add(ticks(over));
         self.sweep.draining = Some(Leaving { until, ending });
     }
@@ -177,13 +183,15 @@ impl Wire {
         }
     }
 
-    fn end_paced(&mut self, keys: &[Key], over: Option<Duration>, ending: Ending) {
-        let span = over.map_or(0, |over| u64::from(ticks(over)));
+    /// Ends pipes evenly spread over so much time from `begin` on; all at `begin` over none.
+    fn end_paced(&mut self, keys: &[Key], begin: Ticks, over: Duration, ending: Ending) {
+        let span = if over.is_zero() { 0 } else { u64::from(ticks(over)) };
         for (place, key) in keys.iter().enumerate() {
             // Evenly spread, with jitter inside each one's own share of the time.
             let from = span * place as u64 / keys.len() as u64;
             let to = span * (place as u64 + 1) / keys.len() as u64;
-            self.end_later(*key, self.now + fastrand::u64(from..=to) as Ticks, ending);
+            let at = begin.saturating_add(fastrand::u64(from..=to) as Ticks);
+            self.end_later(*key, at, ending);
         }
     }
 
@@ -273,12 +281,11 @@ impl Wire {
             // Five system calls that a short life need not pay. A Unix socket refuses them.
             let _ = socket::set_options(pipe.ends[SERVER].fd, pipe.birth.options);
         }
-        for end in [CLIENT, SERVER] {
+        let moved = self.count_bytes(key);
+        for (end, moved) in moved.into_iter().enumerate() {
             let Some(pipe) = self.slab.get_mut(key) else { return settles };
             let flow = &mut pipe.flows[end];
             flow.wakes = 0;
-            let moved = (flow.bytes as u32).wrapping_sub(flow.mark);
-            flow.mark = flow.bytes as u32;
             flow.cold = if moved > 0 { 0 } else { flow.cold.saturating_add(1) };
             flow.slow = flow.is_blocked() && moved < SLOW_BYTES;
             if flow.slow {
@@ -299,6 +306,20 @@ impl Wire {
         }
         self.staged_look(key);
         settles
+    }
+
+    /// Counts what a pipe has moved since it was last counted, and says how much each way: a
+    /// connection may live for days, and its bytes are to be seen meanwhile.
+    pub(super) fn count_bytes(&mut self, key: Key) -> [u64; 2] {
+        let Some(pipe) = self.slab.get_mut(key) else { return [0, 0] };
+        let bytes = pipe.uncounted();
+        if bytes != [0, 0] {
+            pipe.flows.iter_mut().for_each(|flow| flow.mark = flow.bytes as u32);
+            pipe.birth.counters.bytes_from_clients.add(bytes[CLIENT]);
+            pipe.birth.counters.bytes_to_clients.add(bytes[SERVER]);
+            self.moved.push(Moved { server: pipe.server, bytes });
+        }
+        bytes
     }
 
     /// Which deadline of the pipe has passed.
