@@ -147,3 +147,18 @@ fn an_answer_counts_though_its_client_leaves_in_the_middle() {
     let labels = [("from", "server"), ("class", "4xx")];
     assert_eq!(web.standpipe.metric("standpipe_route_answers_total", &labels), 1.0);
 }
+
+#[test]
+fn bytes_of_requests_and_answers_are_counted_for_their_server() {
+    let server = Server::answering(|_| ok(&"a".repeat(5000)));
+    let web = Web::before(&[&server]);
+    let mut client = Reader::connect(web.address);
+    let head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3000\r\n\r\n";
+    client.send(head.to_owned() + &"q".repeat(3000));
+    assert_eq!(client.response("POST").status, 200);
+    // The heads are counted too, as they went out.
+    let of = |name: &str| web.standpipe.metric(name, &[]) as u32;
+    let (to, from) =
+        (of("standpipe_server_bytes_to_total"), of("standpipe_server_bytes_from_total"));
+    assert!((3050..4000).contains(&to) && (5020..6000).contains(&from), "{to} {from}");
+}

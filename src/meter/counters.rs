@@ -147,9 +147,10 @@ cells! {
         live: Gauge, "server_connections", "Connections leased now.";
         leased: Count, "server_connections_total", "Connections leased.";
         dial_failures: Count, "server_dial_failures_total", "Connects that failed.";
-        bytes_to_server: Count, "server_bytes_to_total", "Payload bytes sent to the server.";
+        bytes_to_server: Count, "server_bytes_to_total",
+            "Payload bytes sent to the server, of HTTP with the heads.";
         bytes_from_server: Count, "server_bytes_from_total",
-            "Payload bytes received from the server.";
+            "Payload bytes received from the server, of HTTP with the heads.";
         resets: Count, "server_resets_total", "Connections the server reset or cut.";
     }
     more {}

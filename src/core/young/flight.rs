@@ -102,6 +102,8 @@ pub enum Sent {
 pub struct Flight<'a> {
     pub core: &'a Rc<Core>,
     pub counters: &'a ListenerCounters,
+    /// Whose bytes these are.
+    pub of: ServerId,
     pub timeouts: &'a Timeouts,
     pub limits: HeadLimits,
     pub client: &'a Channel,
@@ -157,10 +159,10 @@ impl<'a> Flight<'a> {
     pub fn new(
         core: &'a Rc<Core>,
         counters: &'a ListenerCounters,
+        of: ServerId,
         timeouts: &'a Timeouts,
         limits: HeadLimits,
-        client: &'a Channel,
-        server: &'a Channel,
+        (client, server): (&'a Channel, &'a Channel),
         asked: &'a Asked,
     ) -> Self {
         let client_guard = core.lanes(client.fd());
@@ -169,6 +171,7 @@ impl<'a> Flight<'a> {
         Self {
             core,
             counters,
+            of,
             timeouts,
             limits,
             client,
@@ -214,7 +217,18 @@ impl<'a> Flight<'a> {
         if !lingers() {
             self.server_guard.clear(Lane::Write);
         }
+        if written.is_ok() {
+            let count = bytes.len() as u64;
+            self.core.with_server(self.of, |server| server.bytes_to_server.add(count));
+        }
         written
+    }
+
+    /// What the server said, as it goes on to the client.
+    async fn pass_down(&self, bytes: &[u8]) -> Result<(), Cause> {
+        let count = bytes.len() as u64;
+        self.core.with_server(self.of, |server| server.bytes_from_server.add(count));
+        self.to_client(bytes).await
     }
 
     async fn to_client(&self, bytes: &[u8]) -> Result<(), Cause> {

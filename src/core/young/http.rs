@@ -175,15 +175,7 @@ impl Serving<'_> {
             let mut inlet = Inlet::default();
             let first = served.before(&message);
             let (answered, sent, told, record) = {
-                let mut flight = Flight::new(
-                    self.core,
-                    &self.conn.birth.counters,
-                    &self.conn.snapshot.plan.timeouts,
-                    self.limits,
-                    self.client,
-                    &served.channel,
-                    asked,
-                );
+                let mut flight = self.flight(&served, asked);
                 flight.set_cookie = cookie.as_deref();
                 let rest = in_hand.is_none().then_some(&mut *body);
                 let answered = flight.fly(&first, rest, &mut inlet).await;
@@ -194,8 +186,10 @@ impl Serving<'_> {
             self.flown(served.id, record);
             let silent = matches!(answered, Answered::Missing { silent: true, .. });
             // A reset says nothing of what was read before it: only what does no more when done
-            // twice is tried again behind one.
-            let reset = matches!(answered, Answered::Missing { cause: Cause::Reset, .. });
+            // twice is tried again behind one. (A write that failed may have been the one to hear
+            // of it, after a part had gone out.)
+            let reset = sent == Sent::Declined
+                || matches!(answered, Answered::Missing { cause: Cause::Reset, .. });
             let unseen = silent
                 && served.reused
                 && in_hand.is_some()
@@ -214,6 +208,21 @@ impl Serving<'_> {
         }
         // Every attempt but the last may be repeated, and the last one never uses a kept one.
         After::End(Ending::proxy(Stage::Http, Cause::Internal))
+    }
+
+    /// A request that is about to go out to a server.
+    pub fn flight<'f>(&'f self, served: &'f Served, asked: &'f Asked) -> Flight<'f> {
+        let timeouts = &self.conn.snapshot.plan.timeouts;
+        let ends = (self.client, &served.channel);
+        Flight::new(
+            self.core,
+            &self.conn.birth.counters,
+            served.id,
+            timeouts,
+            self.limits,
+            ends,
+            asked,
+        )
     }
 
     /// Takes over what a flight was; an answer of the server's counts however it ended.

@@ -64,15 +64,7 @@ impl Serving<'_> {
         let mut inlet = Inlet::default();
         let first = served.before(head);
         let (answered, record) = {
-            let mut flight = Flight::new(
-                self.core,
-                &self.conn.birth.counters,
-                &self.conn.snapshot.plan.timeouts,
-                self.limits,
-                self.client,
-                &served.channel,
-                &asked,
-            );
+            let mut flight = self.flight(&served, &asked);
             flight.set_cookie = cookie.as_deref();
             flight.upgrade = Some(wants);
             let answered = flight.fly(&first, None, &mut inlet).await;

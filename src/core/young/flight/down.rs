@@ -76,7 +76,7 @@ impl Flight<'_> {
             if self.asked.version == Version::Http11 {
                 let mut out = Vec::new();
                 write_response(&mut out, &head, &Edits::new(Connection::Silent));
-                if let Err(cause) = self.to_client(&out).await {
+                if let Err(cause) = self.pass_down(&out).await {
                     return Answered::ClientGone(cause);
                 }
             }
@@ -112,7 +112,7 @@ impl Flight<'_> {
         }
         let mut out = Vec::with_capacity(512);
         write_response(&mut out, head, &edits);
-        match self.to_client(&out).await {
+        match self.pass_down(&out).await {
             Ok(()) => Answered::Switched { deflate: agreed.deflate, used },
             Err(cause) => Answered::ClientGone(cause),
         }
@@ -187,7 +187,7 @@ impl Flight<'_> {
                 }
                 let part = &inlet.held()[portion.pass];
                 if out.is_empty() && !passage.unwraps() {
-                    self.to_client(part).await.map_err(Answered::ClientGone)?;
+                    self.pass_down(part).await.map_err(Answered::ClientGone)?;
                 } else {
                     // The head goes out with the first of its body, and small chunks together.
                     out.extend_from_slice(part);
@@ -196,7 +196,7 @@ impl Flight<'_> {
                 moved += portion.used;
             }
             if !out.is_empty() {
-                self.to_client(&out).await.map_err(Answered::ClientGone)?;
+                self.pass_down(&out).await.map_err(Answered::ClientGone)?;
                 // Where nothing is gathered any more, nor is memory held.
                 if passage.unwraps() { out.clear() } else { out = Vec::new() }
             }
