@@ -6,7 +6,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use standpipe::proto::frame::{self, End, Opcode, apply_mask, encode_header};
 use standpipe::proto::http::forwarded::{Origin, forward};
 use standpipe::proto::http::{Edits, HeadLimits, HeadScanner, parse_request, write_request};
-use standpipe::proto::tunnel::{Limits, Part, Rules, Sink, Tunnel};
+use standpipe::proto::tunnel::{FrameLimits, Part, Rules, Sink, Tunnel};
 use standpipe::proto::upgrade;
 
 const KEY: [u8; 4] = [1, 2, 3, 4];
@@ -59,7 +59,7 @@ fn frame(c: &mut Criterion) {
 fn tunnel(c: &mut Criterion) {
     let mut group = c.benchmark_group("tunnel");
     let rules = Rules { from: End::Client, deflate: true };
-    let limits = Limits { max_frame: 1 << 20, max_message: 1 << 20, ..Limits::default() };
+    let limits = FrameLimits { max_frame: 1 << 20, max_message: 1 << 20, ..FrameLimits::default() };
     for (name, size) in [("16 B", 16), ("128 B", 128), ("2 KiB", 2 << 10), ("64 KiB", 64 << 10)] {
         let stream = frames(size, 16 << 10);
         let count = stream.len() as u64 / (size + 6);

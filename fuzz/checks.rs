@@ -10,7 +10,7 @@ use standpipe::proto::http::{
     write_response,
 };
 use standpipe::proto::preface::{self, Mode, Preface};
-use standpipe::proto::tunnel::{Limits, Part, Rules, Sink, Tunnel, Verdict};
+use standpipe::proto::tunnel::{FrameLimits, Part, Rules, Sink, Tunnel, Verdict};
 use standpipe::proto::upgrade;
 
 #[path = "slow.rs"]
@@ -43,7 +43,7 @@ pub fn tunnel(data: &[u8]) {
     let Some((&[choice, seed, step], stream)) = data.split_first_chunk::<3>() else { return };
     let end = if choice & 1 == 0 { End::Client } else { End::Server };
     let rules = Rules { from: end, deflate: choice & 2 != 0 };
-    let limits = Limits {
+    let limits = FrameLimits {
         mark: (choice & 4 != 0).then_some(MARK),
         max_frame: if choice & 8 != 0 { 200 } else { 0 },
         max_message: if choice & 16 != 0 { 300 } else { 0 },
@@ -58,7 +58,7 @@ pub fn tunnel(data: &[u8]) {
     while !rest.is_empty() && !matches!(verdict, Verdict::Bad(_)) {
         let (piece, after) = rest.split_at(cuts.next(rest.len()));
         let begun = seen.frames.iter().filter(|(opcode, _)| is_first(*opcode)).count() as u32;
-        let limits = Limits { messages: limits.messages.map(|most| most - begun), ..limits };
+        let limits = FrameLimits { messages: limits.messages.map(|most| most - begun), ..limits };
         if choice & 128 != 0 && peek_all(&mut tunnel, piece, limits, &mut seen) {
             // They and their headers go by another road, as far as they are there.
             let size = tunnel.bytes_to_boundary().min(piece.len() as u64) as usize;
@@ -92,7 +92,7 @@ pub fn tunnel(data: &[u8]) {
 }
 
 /// Begins the frames at the front of `piece`, as many as the tunnel takes; whether there were any.
-fn peek_all(tunnel: &mut Tunnel, piece: &[u8], limits: Limits, seen: &mut slow::Seen) -> bool {
+fn peek_all(tunnel: &mut Tunnel, piece: &[u8], limits: FrameLimits, seen: &mut slow::Seen) -> bool {
     let mut limits = limits;
     let before = seen.frames.len();
     let beyond = |tunnel: &Tunnel| piece.get(usize::try_from(tunnel.bytes_to_boundary()).ok()?..);

@@ -1,7 +1,7 @@
 //! Slow twins: the same rules written the long way, over whole inputs and without state.
 
 use standpipe::proto::frame::{End, Fault, Opcode, close_code_is_legal};
-use standpipe::proto::tunnel::{Limits, Rules, Verdict};
+use standpipe::proto::tunnel::{FrameLimits, Rules, Verdict};
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Seen {
@@ -21,7 +21,7 @@ pub struct Outcome {
 }
 
 /// What a tunnel makes of a whole stream.
-pub fn tunnel(mut rest: &[u8], rules: Rules, limits: &Limits) -> Outcome {
+pub fn tunnel(mut rest: &[u8], rules: Rules, limits: &FrameLimits) -> Outcome {
     let mut twin = Twin { rules, limits: *limits, message: None, seen: Seen::default() };
     let mut boundaries = vec![0];
     loop {
@@ -39,7 +39,7 @@ pub fn tunnel(mut rest: &[u8], rules: Rules, limits: &Limits) -> Outcome {
 
 struct Twin {
     rules: Rules,
-    limits: Limits,
+    limits: FrameLimits,
     message: Option<u64>,
     seen: Seen,
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use standpipe::control::Birth;
+use standpipe::control::Outset;
 use standpipe::sys::listen::Sharing;
 
 use cli::{Cli, Command};
@@ -29,11 +29,11 @@ fn main() -> ExitCode {
 
 /// `standpipe run FILE`.
 fn run(file: &Path, sharing: Sharing) -> ExitCode {
-    let birth = match Birth::new(file, sharing) {
-        Ok(birth) => birth,
+    let outset = match Outset::new(file, sharing) {
+        Ok(outset) => outset,
         Err(mistakes) => return tell(file, &mistakes),
     };
-    match start::serve(birth) {
+    match start::serve(outset) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
             complain(&format!("standpipe cannot run:\n{fault}"));
@@ -55,10 +55,10 @@ fn demo(seconds: Option<u64>) -> ExitCode {
 
 /// `standpipe check FILE`.
 fn check(file: &Path) -> ExitCode {
-    match Birth::new(file, Sharing::Alone) {
-        Ok(birth) => {
+    match Outset::new(file, Sharing::Alone) {
+        Ok(outset) => {
             // The reader may have closed the pipe already, as `head` does.
-            let _ = io::stdout().write_all(start::summary(&birth).as_bytes());
+            let _ = io::stdout().write_all(start::summary(&outset).as_bytes());
             ExitCode::SUCCESS
         }
         Err(mistakes) => tell(file, &mistakes),

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender};
 use standpipe::config::plan::{Plan, Service};
 use standpipe::config::snapshot::{CoreSeed, Order, Report};
 use standpipe::control::logging::{self, Lines};
-use standpipe::control::{self, Birth, Link, ports};
+use standpipe::control::{self, Link, Outset, ports};
 use standpipe::core;
 use standpipe::meter::{CoreCounters, Passing};
 use standpipe::sys::host::{self, Host, PIPE_KERNEL_BYTES, PIPE_USER_BYTES};
@@ -29,20 +29,20 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// What kept the process from serving, with its cause and cure.
-pub fn serve(birth: Birth) -> Result<(), String> {
+pub fn serve(outset: Outset) -> Result<(), String> {
     let mask = process::block_signals().map_err(|e| format!("signals cannot be blocked: {e}"))?;
-    let lines = logging::start(birth.plan().runtime.log.format)
+    let lines = logging::start(outset.plan().runtime.log.format)
         .map_err(|error| format!("a thread for the log: {error}; see `ulimit -u`"))?;
-    let outcome = run(birth, &mask, &lines);
+    let outcome = run(outset, &mask, &lines);
     lines.flush(FLUSH_WITHIN);
     outcome
 }
 
-fn run(birth: Birth, mask: &SignalMask, lines: &Lines) -> Result<(), String> {
-    for warning in &birth.warnings {
+fn run(outset: Outset, mask: &SignalMask, lines: &Lines) -> Result<(), String> {
+    for warning in &outset.warnings {
         tracing::warn!("{warning}");
     }
-    let cores = birth.plan().runtime.workers;
+    let cores = outset.plan().runtime.workers;
     raise_limit();
     let host = probe()?;
     if host.connection_budget(cores) == 0 {
@@ -54,19 +54,19 @@ fn run(birth: Birth, mask: &SignalMask, lines: &Lines) -> Result<(), String> {
         ));
     }
     announce(&host, cores);
-    if birth.sharing == Sharing::WithKin && host.moves_handshakes == Some(false) {
+    if outset.sharing == Sharing::WithKin && host.moves_handshakes == Some(false) {
         tracing::warn!(
             "net.ipv4.tcp_migrate_req is 0: who is in the middle of a handshake when the other \
              process closes its listeners is refused; set it to 1 before either of them starts"
         );
     }
-    ports::for_start(birth.plan(), birth.sharing)?;
+    ports::for_start(outset.plan(), outset.sharing)?;
     let shared = Shared::make(cores).map_err(|error| {
         format!("descriptors for {cores} cores: {error}; raise the limit with `ulimit -n 65536`")
     })?;
-    let (links, reports) = start_cores(&birth, shared)?;
+    let (links, reports) = start_cores(&outset, shared)?;
     control::wait_ready(&reports, cores)?;
-    control::run(birth, links, reports, mask, lines)
+    control::run(outset, links, reports, mask, lines)
 }
 
 fn raise_limit() {
@@ -121,7 +121,7 @@ impl Shared {
 }
 
 /// One thread for each core. The mask they inherit blocks every signal.
-fn start_cores(birth: &Birth, shared: Shared) -> Result<(Vec<Link>, Receiver<Report>), String> {
+fn start_cores(outset: &Outset, shared: Shared) -> Result<(Vec<Link>, Receiver<Report>), String> {
     let cores = shared.wakes.len();
     let processors = core_affinity::get_core_ids().unwrap_or_default();
     let counters: Vec<Arc<CoreCounters>> = (0..cores).map(|_| Arc::default()).collect();
@@ -130,7 +130,7 @@ fn start_cores(birth: &Birth, shared: Shared) -> Result<(Vec<Link>, Receiver<Rep
     let mut links = Vec::new();
     for (number, (wake, handoff)) in shared.wakes.into_iter().zip(shared.pairs).enumerate() {
         let (orders, orders_out) = crossbeam_channel::unbounded();
-        birth.greet(number, &orders);
+        outset.greet(number, &orders);
         let seed = CoreSeed {
             core: number,
             cores,
@@ -142,7 +142,7 @@ fn start_cores(birth: &Birth, shared: Shared) -> Result<(Vec<Link>, Receiver<Rep
             counters: counters[number].clone(),
             all_counters: counters.clone(),
             passing: passing.clone(),
-            first: birth.first.clone(),
+            first: outset.first.clone(),
         };
         links.push(link(seed, orders)?);
     }
@@ -159,10 +159,10 @@ fn link(seed: CoreSeed, orders: Sender<Order>) -> Result<Link, String> {
 }
 
 /// What `standpipe check` says of a file that can be run.
-pub fn summary(birth: &Birth) -> String {
-    let plan = birth.plan();
+pub fn summary(outset: &Outset) -> String {
+    let plan = outset.plan();
     let mut text = String::new();
-    for warning in &birth.warnings {
+    for warning in &outset.warnings {
         let _ = writeln!(text, "warning: {warning}");
     }
     let workers = plan.runtime.workers;

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use standpipe::proto::Step;
 use standpipe::proto::frame::{End, Fault, Opcode};
 use standpipe::proto::http::{Body, HeadLimits, HeadScanner, parse_request, parse_response};
-use standpipe::proto::tunnel::{Limits, Part, Rules, Sink, Tunnel, Verdict};
+use standpipe::proto::tunnel::{FrameLimits, Part, Rules, Sink, Tunnel, Verdict};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tungstenite::error::ProtocolError;
 use tungstenite::protocol::Role;
@@ -76,7 +76,7 @@ fn through(stream: &[u8], from: End, rng: &mut Rng) -> (Passed, Verdict) {
     let (mut passed, mut verdict, mut rest) = (Passed::default(), Verdict::Open, stream);
     while !rest.is_empty() && !matches!(verdict, Verdict::Bad(_)) {
         let (piece, after) = rest.split_at(rng.usize(1..=rest.len()));
-        verdict = tunnel.feed(piece, &Limits::default(), &mut Through(piece, &mut passed));
+        verdict = tunnel.feed(piece, &FrameLimits::default(), &mut Through(piece, &mut passed));
         rest = after;
     }
     (passed, verdict)

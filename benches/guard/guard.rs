@@ -10,7 +10,7 @@ use standpipe::balance::{
 use standpipe::proto::frame::{self, End, Opcode, encode_header};
 use standpipe::proto::http::{HeadLimits, HeadScanner, parse_request};
 use standpipe::proto::record::{Keys, Role, Session, Suite};
-use standpipe::proto::tunnel::{Limits, Part, Rules, Sink, Tunnel};
+use standpipe::proto::tunnel::{FrameLimits, Part, Rules, Sink, Tunnel};
 use standpipe::proto::upgrade;
 use standpipe::route::cookie::{Attributes, Cookie};
 use standpipe::route::{Headers, Pattern, Request, Routes, Target};
@@ -78,7 +78,7 @@ impl Sink for Swallow {
 /// A buffer of four frames, as a busy socket's.
 fn tunnel(size: u64, times: u32) {
     let stream = frames(size, 4);
-    let limits = Limits { max_frame: 1 << 20, max_message: 1 << 20, ..Limits::default() };
+    let limits = FrameLimits { max_frame: 1 << 20, max_message: 1 << 20, ..FrameLimits::default() };
     let mut tunnel = Tunnel::new(Rules { from: End::Client, deflate: true });
     let mut sink = Swallow(0);
     for _ in 0..times {

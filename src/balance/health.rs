@@ -43,6 +43,7 @@ pub struct Change {
     pub why: Why,
 }
 
+/// What changed a member's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
     /// Enough good, or bad, checks in a row.
@@ -51,7 +52,7 @@ pub enum Why {
     Dialled,
     /// Its ejection is over.
     Returned,
-    /// The configuration file, or a request at the admin face, said so.
+    /// The configuration file said so.
     Told,
 }
 

@@ -60,6 +60,7 @@ impl Member {
     }
 }
 
+/// Whether a member may be picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MemberState {
     Up,

@@ -9,6 +9,7 @@ use super::group::Offer;
 use super::hash::{GOLDEN, mix};
 use super::{Counts, Group, Member};
 
+/// Points of all members on a circle of hashes; a key belongs to the point that follows it.
 #[derive(Debug)]
 pub struct Ring {
     /// Place in the upper bits, member index in the lower, sorted.

@@ -35,12 +35,14 @@ pub struct Runtime {
     pub log: Log,
 }
 
+/// `log = { … }` of `[runtime]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Log {
     pub format: LogFormat,
     pub connections: LogConnections,
 }
 
+/// How a log line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     Logfmt,
@@ -108,7 +110,7 @@ pub struct Rule {
     pub label: Arc<str>,
     /// Pools by share; one entry unless `split` was given. Indices into [`Plan::pools`].
     pub pools: Vec<Share>,
-    pub relay: Relay,
+    pub relay: RelayUnit,
     /// Largest frame payload in bytes; 0: no bound.
     pub max_frame: u64,
     /// Largest message (all fragments) in bytes; 0: no bound.
@@ -119,14 +121,17 @@ pub struct Rule {
     pub origins: Option<Origins>,
 }
 
+/// A pool's part of a route; the weights of a route's pools are in proportion to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
     pub pool: usize,
     pub weight: u32,
 }
 
+/// What the relay of a route's WebSockets follows: frames by their headers, or bytes alone, with
+/// no Close, Ping or limit of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Relay {
+pub enum RelayUnit {
     Frames,
     Bytes,
 }
@@ -167,6 +172,7 @@ pub struct Tls {
     pub handshakes_per_second: u32,
 }
 
+/// Where a certificate chain and its key are, in PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFiles {
     pub cert: PathBuf,
@@ -182,6 +188,7 @@ pub enum UnknownName {
     Refuse,
 }
 
+/// By whom clients' certificates must be signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCa {
     pub file: PathBuf,
@@ -196,6 +203,7 @@ pub struct ClientHeaders {
     pub fingerprint: Option<String>,
 }
 
+/// Which PROXY header a connection has to begin with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AcceptProxy {
     V1,
@@ -203,6 +211,7 @@ pub enum AcceptProxy {
     Any,
 }
 
+/// Which PROXY header a server is sent first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendProxy {
     V1,
@@ -253,12 +262,15 @@ pub struct Server {
     pub draining: bool,
 }
 
+/// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ServerAddress {
     Inet(SocketAddr),
     Unix(PathBuf),
 }
 
+/// `health = { … }`: how a server is asked whether it is there. `rise` good checks in a row bring
+/// it up, `fall` bad ones take it down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
     pub every: Duration,
@@ -279,6 +291,7 @@ pub enum Sticky {
     Query(String),
 }
 
+/// The cookie that ties a client to its server, and how it is set (RFC 6265bis).
 #[derive(Clone, PartialEq)]
 pub struct StickyCookie {
     pub name: String,
@@ -310,6 +323,7 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// A cookie's `SameSite`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SameSite {
     Strict,

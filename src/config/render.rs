@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::plan::{
     AcceptProxy, Drain, L7, Listener, LogConnections, LogFormat, OnDown, OnRemove, Plan, Pool,
-    Relay, Rule, SameSite, SendProxy, Server, ServerAddress, Service, Sticky, StickyCookie, Tls,
-    UnknownName, WhenEmpty,
+    RelayUnit, Rule, SameSite, SendProxy, Server, ServerAddress, Service, Sticky, StickyCookie,
+    Tls, UnknownName, WhenEmpty,
 };
 use super::units::show_duration;
 use crate::balance::Policy;
@@ -114,8 +114,8 @@ fn rule(rule: &Rule, plan: &Plan) -> Value {
         "route": &*rule.label,
         "pools": Value::Object(rule.pools.iter().map(share).collect()),
         "relay": match rule.relay {
-            Relay::Frames => "frames",
-            Relay::Bytes => "bytes",
+            RelayUnit::Frames => "frames",
+            RelayUnit::Bytes => "bytes",
         },
         "max_frame": rule.max_frame,
         "max_message": rule.max_message,

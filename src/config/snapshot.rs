@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::balance::{Group, Loads, ServerId};
 use crate::meter::{
-    Cause, CoreCounters, Limits, ListenerCounters, Passing, RouteCounters, ServerCounters,
+    Cause, CoreCounters, ListenerCounters, ListenerLimits, Passing, RouteCounters, ServerCounters,
 };
 
 use super::plan::Plan;
@@ -35,12 +35,13 @@ pub struct PoolState {
     pub cookie: Option<Arc<crate::route::cookie::Cookie>>,
 }
 
+/// What cores need of a listener beside its plan; parallel to the listeners of the plan.
 #[derive(Debug)]
 pub struct ListenerState {
     /// Counter cells, one for each core.
     pub counters: Vec<Arc<ListenerCounters>>,
     /// The listener's limits over all cores; the same value for as long as the listener exists.
-    pub limits: Arc<Limits>,
+    pub limits: Arc<ListenerLimits>,
     /// Per rule (same order as `L7::rules`), per core.
     pub routes: Vec<Vec<Arc<RouteCounters>>>,
     /// Certificates and server-side configuration, proven; changed without touching live pipes.
@@ -71,6 +72,7 @@ pub enum Order {
     Stop,
 }
 
+/// Why the pipes of a server are to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndServer {
     Down,
@@ -110,6 +112,7 @@ pub struct LogLine {
     pub route: Option<Arc<str>>,
 }
 
+/// What a log line tells of a connection.
 #[derive(Debug)]
 pub enum LogEvent {
     /// A pipe is established; of a WebSocket, the id of its request.

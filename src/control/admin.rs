@@ -46,6 +46,7 @@ pub struct Ask {
     pub reply: oneshot::Sender<Answer>,
 }
 
+/// What the admin face was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
     Metrics,
@@ -54,6 +55,7 @@ pub enum What {
     Config,
 }
 
+/// What control says to that.
 #[derive(Debug)]
 pub enum Answer {
     Text(String),

@@ -24,6 +24,7 @@ pub enum Phase {
     },
 }
 
+/// What is to be done about the end now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Wait,
@@ -37,7 +38,7 @@ pub enum Step {
 
 /// `[runtime]`'s say in it.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms {
+pub struct Times {
     pub delay: Duration,
     pub timeout: Duration,
 }
@@ -57,11 +58,11 @@ impl Phase {
     }
 
     /// A signal asked for the end; the second one asks for it now.
-    pub fn asked(&mut self, now: Instant, terms: Terms) -> Step {
+    pub fn asked(&mut self, now: Instant, times: Times) -> Step {
         match self {
             Phase::Serving => {
-                *self = Phase::Leaving { until: now + terms.delay };
-                self.passed(now, terms, false)
+                *self = Phase::Leaving { until: now + times.delay };
+                self.passed(now, times, false)
             }
             Phase::Leaving { .. } | Phase::Draining { .. } => self.stop(now),
             Phase::Stopping { .. } => Step::Wait,
@@ -69,12 +70,12 @@ impl Phase {
     }
 
     /// Time has passed; `all_gone`: every core has left.
-    pub fn passed(&mut self, now: Instant, terms: Terms, all_gone: bool) -> Step {
+    pub fn passed(&mut self, now: Instant, times: Times, all_gone: bool) -> Step {
         match *self {
             Phase::Serving => Step::Wait,
             _ if all_gone => Step::Leave,
             Phase::Leaving { until } if now >= until => {
-                *self = Phase::Draining { until: now + terms.timeout };
+                *self = Phase::Draining { until: now + times.timeout };
                 Step::Drain
             }
             Phase::Draining { until } if now >= until => self.stop(now),
@@ -93,7 +94,7 @@ impl Phase {
 mod tests {
     use super::*;
 
-    const TERMS: Terms = Terms { delay: Duration::from_secs(5), timeout: Duration::from_secs(600) };
+    const TIMES: Times = Times { delay: Duration::from_secs(5), timeout: Duration::from_secs(600) };
 
     fn after(start: Instant, seconds: u64) -> Instant {
         start + Duration::from_secs(seconds)
@@ -103,21 +104,21 @@ mod tests {
     fn a_term_is_followed_by_delay_drain_and_stop() {
         let start = Instant::now();
         let mut phase = Phase::Serving;
-        assert_eq!(phase.passed(start, TERMS, false), Step::Wait);
-        assert_eq!(phase.asked(start, TERMS), Step::Wait);
+        assert_eq!(phase.passed(start, TIMES, false), Step::Wait);
+        assert_eq!(phase.asked(start, TIMES), Step::Wait);
         assert!(!phase.is_serving());
-        assert_eq!(phase.passed(after(start, 4), TERMS, false), Step::Wait);
-        assert_eq!(phase.passed(after(start, 5), TERMS, false), Step::Drain);
-        assert_eq!(phase.passed(after(start, 604), TERMS, false), Step::Wait);
-        assert_eq!(phase.passed(after(start, 605), TERMS, false), Step::Stop);
-        assert_eq!(phase.passed(after(start, 606), TERMS, true), Step::Leave);
+        assert_eq!(phase.passed(after(start, 4), TIMES, false), Step::Wait);
+        assert_eq!(phase.passed(after(start, 5), TIMES, false), Step::Drain);
+        assert_eq!(phase.passed(after(start, 604), TIMES, false), Step::Wait);
+        assert_eq!(phase.passed(after(start, 605), TIMES, false), Step::Stop);
+        assert_eq!(phase.passed(after(start, 606), TIMES, true), Step::Leave);
     }
 
     #[test]
     fn the_drain_ends_with_the_last_pipe() {
         let start = Instant::now();
         let mut phase = Phase::Serving;
-        let now = Terms { delay: Duration::ZERO, ..TERMS };
+        let now = Times { delay: Duration::ZERO, ..TIMES };
         assert_eq!(phase.asked(start, now), Step::Drain);
         assert_eq!(phase.passed(after(start, 1), now, true), Step::Leave);
     }
@@ -126,9 +127,9 @@ mod tests {
     fn a_second_signal_stops_and_a_stuck_core_is_not_waited_for() {
         let start = Instant::now();
         let mut phase = Phase::Serving;
-        phase.asked(start, TERMS);
-        assert_eq!(phase.asked(after(start, 1), TERMS), Step::Stop);
-        assert_eq!(phase.asked(after(start, 2), TERMS), Step::Wait);
-        assert_eq!(phase.passed(after(start, 7), TERMS, false), Step::Leave);
+        phase.asked(start, TIMES);
+        assert_eq!(phase.asked(after(start, 1), TIMES), Step::Stop);
+        assert_eq!(phase.asked(after(start, 2), TIMES), Step::Wait);
+        assert_eq!(phase.passed(after(start, 7), TIMES, false), Step::Leave);
     }
 }

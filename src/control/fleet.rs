@@ -30,6 +30,7 @@ pub struct Ward {
     warming: bool,
 }
 
+/// The plan in force and all that control keeps for it.
 #[derive(Debug)]
 pub struct Fleet {
     pub plan: Arc<Plan>,

@@ -11,6 +11,7 @@ pub fn thread_name(core: usize) -> String {
     format!("core-{core}")
 }
 
+/// What this process uses, by `/proc`.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Usage {
     pub resident_bytes: u64,

@@ -47,7 +47,7 @@ use crate::sys::listen::Sharing;
 use crate::sys::process::{SignalMask, restore_signals, wake};
 
 use admin::Ask;
-use drain::{Phase, Step, Terms};
+use drain::{Phase, Step, Times};
 use fleet::Fleet;
 use health::{Checked, Checks};
 use logging::Lines;
@@ -70,7 +70,7 @@ const START_WITHIN: Duration = Duration::from_secs(30);
 
 /// What a process has before its first core: the whole truth for all of them.
 #[derive(Debug)]
-pub struct Birth {
+pub struct Outset {
     fleet: Fleet,
     keys: Keys,
     pub first: Arc<Snapshot>,
@@ -91,7 +91,7 @@ pub struct Link {
     pub thread: Option<JoinHandle<()>>,
 }
 
-impl Birth {
+impl Outset {
     /// Reads a configuration and the files it names, and makes the first snapshot.
     ///
     /// # Errors
@@ -156,7 +156,7 @@ pub fn wait_ready(reports: &Receiver<Report>, cores: usize) -> Result<(), String
 /// # Errors
 /// What kept control from starting.
 pub fn run(
-    birth: Birth,
+    outset: Outset,
     links: Vec<Link>,
     reports: Receiver<Report>,
     mask: &SignalMask,
@@ -167,7 +167,7 @@ pub fn run(
         .build()
         .map_err(|error| format!("no runtime for the control thread: {error}"))?;
     let outcome = runtime.block_on(async {
-        let (control, inbox) = Control::new(birth, links, reports, lines.clone());
+        let (control, inbox) = Control::new(outset, links, reports, lines.clone());
         control.serve(inbox, mask).await
     });
     // A reload may be waiting for a name server: nobody waits for it.
@@ -223,7 +223,7 @@ struct Inbox {
 
 impl Control {
     fn new(
-        birth: Birth,
+        outset: Outset,
         links: Vec<Link>,
         reports: Receiver<Report>,
         lines: Lines,
@@ -235,9 +235,9 @@ impl Control {
         let cores = links.len();
         let control = Self {
             born: Instant::now(),
-            fleet: birth.fleet,
-            keys: birth.keys,
-            sharing: birth.sharing,
+            fleet: outset.fleet,
+            keys: outset.keys,
+            sharing: outset.sharing,
             lines,
             reports,
             publisher: Publisher::new(cores),
@@ -386,7 +386,7 @@ impl Control {
         let (accepted, young) = (sum(|c| c.accepted.get()), sum(|c| c.young.get()));
         self.heap.tick(now, accepted, young);
         let all_gone = self.gone.iter().zip(&self.lost).all(|(gone, lost)| *gone || *lost);
-        self.phase.passed(Instant::now(), self.terms(), all_gone)
+        self.phase.passed(Instant::now(), self.times(), all_gone)
     }
 
     fn publish_loads(&mut self) {
@@ -476,9 +476,9 @@ impl Control {
 
     // === the end ===
 
-    fn terms(&self) -> Terms {
+    fn times(&self) -> Times {
         let runtime = &self.fleet.plan.runtime;
-        Terms { delay: runtime.drain_delay, timeout: runtime.drain_timeout }
+        Times { delay: runtime.drain_delay, timeout: runtime.drain_timeout }
     }
 
     fn signalled(&mut self, told: Told) -> Step {
@@ -493,15 +493,15 @@ impl Control {
     }
 
     fn asked_to_end(&mut self, asked: Asked) -> Step {
-        let mut terms = self.terms();
+        let mut times = self.times();
         if asked.is_hasty() {
-            terms.delay = Duration::ZERO;
+            times.delay = Duration::ZERO;
         }
         if self.phase.is_serving() {
             self.manager.stopping();
         }
         tracing::info!(signal = asked.name(), phase = self.phase.name(), "asked to end");
-        let step = self.phase.asked(Instant::now(), terms);
+        let step = self.phase.asked(Instant::now(), times);
         if matches!(self.phase, Phase::Leaving { .. }) {
             self.order_all(&Order::Leaving);
         }
@@ -515,7 +515,7 @@ impl Control {
             Step::Drain => {
                 let over = self.drain_over();
                 tracing::info!(live = self.live(), "listeners close; pipes are given time to end");
-                self.order_all(&Order::Drain { over, within: self.terms().timeout });
+                self.order_all(&Order::Drain { over, within: self.times().timeout });
             }
             Step::Stop => {
                 tracing::info!(live = self.live(), "every pipe is ended now");
@@ -537,6 +537,6 @@ impl Control {
             .wards
             .iter()
             .map(|ward| fleet::pace(ward.plan.drain, self.fleet.registry.live(&ward.ids)));
-        longest.max().unwrap_or_default().min(self.terms().timeout / 2)
+        longest.max().unwrap_or_default().min(self.times().timeout / 2)
     }
 }

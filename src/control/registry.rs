@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::balance::ServerId;
 use crate::config::plan::ServerAddress;
-use crate::meter::{Limits, ListenerCounters, RouteCounters, ServerCounters};
+use crate::meter::{ListenerCounters, ListenerLimits, RouteCounters, ServerCounters};
 
 /// A server as it was last named, and its cells, one for each core.
 #[derive(Debug)]
@@ -29,13 +29,14 @@ impl Known {
     }
 }
 
+/// What outlives a plan: the identity of each server and the cells that cores count in.
 #[derive(Debug)]
 pub struct Registry {
     cores: usize,
     ids: HashMap<(Arc<str>, ServerAddress), ServerId>,
     servers: Vec<Known>,
     listeners: Cells<Arc<str>, ListenerCounters>,
-    limits: HashMap<Arc<str>, Arc<Limits>>,
+    limits: HashMap<Arc<str>, Arc<ListenerLimits>>,
     routes: Cells<(Arc<str>, Arc<str>), RouteCounters>,
 }
 
@@ -105,8 +106,8 @@ impl Registry {
     }
 
     /// What a listener admits, counted over all cores and all reloads.
-    pub fn limits(&mut self, listener: &Arc<str>) -> Arc<Limits> {
-        let limits = || Arc::new(Limits::new(self.cores));
+    pub fn limits(&mut self, listener: &Arc<str>) -> Arc<ListenerLimits> {
+        let limits = || Arc::new(ListenerLimits::new(self.cores));
         self.limits.entry(listener.clone()).or_insert_with(limits).clone()
     }
 

@@ -27,6 +27,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Lines of its log that are shown when it could not start.
 const LOG_LINES: usize = 12;
 
+/// The running proxy.
 #[derive(Debug)]
 pub struct Proxy {
     child: Child,

@@ -34,6 +34,7 @@ pub struct Seen {
     pub last_fault: Option<String>,
 }
 
+/// What the clients of one lane have seen.
 #[derive(Debug, Clone)]
 pub struct Lane {
     pub moved: Moved,

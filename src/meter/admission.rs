@@ -14,7 +14,7 @@ const SHARDS: usize = 32;
 
 /// The limits of one listener; the same value in every core.
 #[derive(Debug)]
-pub struct Limits {
+pub struct ListenerLimits {
     max_connections: AtomicU32,
     max_per_source: AtomicU32,
     live: AtomicU32,
@@ -40,7 +40,7 @@ pub enum Refusal {
     Source,
 }
 
-impl Limits {
+impl ListenerLimits {
     /// No bounds yet.
     pub fn new(cores: usize) -> Self {
         Self {
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn both_limits_hold_exactly_and_are_given_back() {
-        let limits = Limits::new(2);
+        let limits = ListenerLimits::new(2);
         limits.set(3, 2);
         let [a, b]: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()];
         let first = limits.admit(0, Some(a)).unwrap();
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_host_does_not_escape_by_another_address_of_its_network() {
-        let limits = Limits::new(1);
+        let limits = ListenerLimits::new(1);
         limits.set(0, 1);
         let of = |address: &str| Some(address.parse().unwrap());
         let first = limits.admit(0, of("2001:db8:0:1::1")).unwrap();
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_limit_set_late_knows_of_who_is_in() {
-        let limits = Limits::new(1);
+        let limits = ListenerLimits::new(1);
         let early = limits.admit(0, None).unwrap();
         limits.admit(0, None).unwrap();
         limits.set(2, 0);
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_source_that_is_told_late_is_bounded_too() {
-        let limits = Limits::new(1);
+        let limits = ListenerLimits::new(1);
         limits.set(0, 1);
         let a: IpAddr = "10.0.0.1".parse().unwrap();
         let tickets = [(); 2].map(|()| limits.admit(0, None).unwrap());
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn what_a_dead_core_admitted_is_given_back() {
-        let limits = Limits::new(2);
+        let limits = ListenerLimits::new(2);
         limits.set(4, 3);
         let [a, b]: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()];
         limits.admit(0, Some(a)).unwrap();

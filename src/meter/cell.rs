@@ -90,6 +90,7 @@ pub struct Family {
     pub sparse: bool,
 }
 
+/// What a family's values are (its `TYPE` in the text format).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Counter,

@@ -9,7 +9,7 @@ mod histogram;
 mod passing;
 mod route;
 
-pub use admission::{Limits, Refusal, Ticket};
+pub use admission::{ListenerLimits, Refusal, Ticket};
 pub use cell::{Count, Family, Gauge, Kind, Mark, Sample, Sink};
 pub use counters::{
     Bytes, CoreCounters, Direction, Endings, Gear, Gears, ListenerCounters, Move, ServerCounters,

@@ -35,6 +35,7 @@ pub enum Preface {
     },
 }
 
+/// Why a PROXY header cannot be believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum PrefaceFault {
     #[error("no PROXY header where one is required")]

@@ -49,7 +49,7 @@ pub struct Rules {
 
 /// Bounds and expectations of one call; kept by the caller, so that idle state stays small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Limits {
+pub struct FrameLimits {
     /// Payload bytes of one data frame; 0: no bound.
     pub max_frame: u64,
     /// Payload bytes of one message, all its fragments; 0: no bound.
@@ -60,7 +60,7 @@ pub struct Limits {
     pub mark: Option<Mark>,
 }
 
-impl Limits {
+impl FrameLimits {
     /// A frame was let through: a message it begins is one of those allowed.
     #[inline]
     fn begin(&mut self, header: &Header) {
@@ -121,7 +121,7 @@ impl Tunnel {
     }
 
     /// Takes all of `bytes`. After `Bad` the tunnel must not be fed again.
-    pub fn feed<S: Sink>(&mut self, bytes: &[u8], limits: &Limits, sink: &mut S) -> Verdict {
+    pub fn feed<S: Sink>(&mut self, bytes: &[u8], limits: &FrameLimits, sink: &mut S) -> Verdict {
         let mut at = 0;
         let limits = &mut limits.clone();
         if self.held_size > 0
@@ -180,7 +180,7 @@ impl Tunnel {
         &mut self,
         bytes: &[u8],
         at: &mut usize,
-        limits: &mut Limits,
+        limits: &mut FrameLimits,
         sink: &mut S,
     ) -> Result<(), Verdict> {
         loop {
@@ -222,7 +222,7 @@ impl Tunnel {
 
     /// Judges the frame that begins at `bytes[0]`, changing nothing.
     #[inline]
-    fn look(&self, bytes: &[u8], limits: &Limits) -> Look {
+    fn look(&self, bytes: &[u8], limits: &FrameLimits) -> Look {
         let from = if self.state & FROM_CLIENT != 0 { End::Client } else { End::Server };
         let header = match frame::decode(bytes, from, self.state & DEFLATE != 0) {
             Step::Done(_, header) => header,
@@ -241,7 +241,7 @@ impl Tunnel {
     }
 
     #[inline]
-    fn data_fault(&self, header: &Header, limits: &Limits) -> Option<Fault> {
+    fn data_fault(&self, header: &Header, limits: &FrameLimits) -> Option<Fault> {
         let inside = self.state & IN_MESSAGE != 0;
         let before = match (header.opcode, inside) {
             (Opcode::Continuation, false) => return Some(Fault::OrphanContinuation),
@@ -340,7 +340,7 @@ impl Tunnel {
     /// the boundary moves behind it: its header, which is still to come, goes the way of payload,
     /// and all of it may be spliced. Behind a frame under way only one of the same opcode has, for
     /// what passes is counted under one. In any other case nothing has changed.
-    pub fn peek(&mut self, bytes: &[u8], least: u64, limits: &Limits) -> Option<Header> {
+    pub fn peek(&mut self, bytes: &[u8], least: u64, limits: &FrameLimits) -> Option<Header> {
         if self.held_size > 0 || self.opcode() == Opcode::Close {
             return None;
         }

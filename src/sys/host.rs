@@ -86,7 +86,7 @@ pub fn probe() -> Result<Host, Vec<Missing>> {
     if let Err(lack) = probe_ring(&kernel) {
         missing.push(lack);
     }
-    if let Err(e) = super::pipe::Pipe::new() {
+    if let Err(e) = super::pipe::KernelPipe::new() {
         missing.push(Missing {
             ability: "pipes for splice(2)",
             cause: format!("pipe2 failed: {e}"),

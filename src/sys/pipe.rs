@@ -10,7 +10,7 @@ pub const PIPE_BYTES: usize = 1 << 20;
 
 /// A pipe and what lies in it.
 #[derive(Debug)]
-pub struct Pipe {
+pub struct KernelPipe {
     read: RawFd,
     write: RawFd,
     /// Bytes it can hold at the most.
@@ -19,7 +19,7 @@ pub struct Pipe {
     pub held: usize,
 }
 
-impl Pipe {
+impl KernelPipe {
     /// Makes a non-blocking pipe, as large as the kernel allows up to [`PIPE_BYTES`].
     ///
     /// # Errors
@@ -86,7 +86,7 @@ impl Pipe {
     }
 }
 
-impl Drop for Pipe {
+impl Drop for KernelPipe {
     fn drop(&mut self) {
         super::socket::close(self.read);
         super::socket::close(self.write);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::plan::{Relay, Rule, Share};
+use crate::config::plan::{RelayUnit, Rule, Share};
 use crate::config::problem::{At, set};
 use crate::config::written::{self, Pair, Route};
 use crate::route::{Origins, Pattern, Routes};
@@ -70,8 +70,8 @@ impl Proof<'_> {
     fn rule(&self, route: &Route) -> Option<Rule> {
         let pools = self.shares(route);
         let origins = self.origins(route);
-        let relay = set(&route.relay, Relay::Frames);
-        if relay == Relay::Bytes {
+        let relay = set(&route.relay, RelayUnit::Frames);
+        if relay == RelayUnit::Bytes {
             for place in [
                 route.max_frame.as_ref().map(|at| &at.place),
                 route.max_message.as_ref().map(|at| &at.place),

@@ -128,7 +128,7 @@ fn an_l7_listener_has_the_defaults_the_reference_states() {
     };
     assert_eq!(tls.map(same), bare_tls.map(same));
     let rule = &l7(other).rules[0];
-    assert_eq!((rule.relay, &*rule.label), (Relay::Frames, "/"));
+    assert_eq!((rule.relay, &*rule.label), (RelayUnit::Frames, "/"));
     assert_eq!((rule.max_frame, rule.max_message, rule.messages_per_second), (0, 0, 0));
     assert_eq!(rule.origins, None);
     let health = pool(&bare.plan, "p").health.as_ref().expect("a table asks for checks");

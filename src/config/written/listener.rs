@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::config::plan::{AcceptProxy, Relay, UnknownName, WhenEmpty};
+use crate::config::plan::{AcceptProxy, RelayUnit, UnknownName, WhenEmpty};
 use crate::config::problem::{At, Notes, Place};
 use crate::config::read::{Field, Section};
 use crate::proto::http::names;
 
 use super::{DAY, Pair, is_field_value, is_token};
 
+/// `[listeners.NAME]`.
 #[derive(Debug)]
 pub struct Listener {
     pub name: At<String>,
@@ -32,12 +33,14 @@ pub struct Listener {
     pub json_errors: Option<At<bool>>,
 }
 
+/// `mode` of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     L4,
     L7,
 }
 
+/// `ping = { … }`.
 #[derive(Debug, Clone, Default)]
 pub struct Ping {
     pub every: Option<At<Duration>>,
@@ -45,6 +48,7 @@ pub struct Ping {
     pub server: Option<At<bool>>,
 }
 
+/// `http = { … }`: limits of heads, in bytes and in fields.
 #[derive(Debug, Default)]
 pub struct Http {
     pub head: Option<At<u64>>,
@@ -52,6 +56,7 @@ pub struct Http {
     pub target: Option<At<u64>>,
 }
 
+/// `tls = { … }` of a listener.
 #[derive(Debug)]
 pub struct Tls {
     pub place: Place,
@@ -66,6 +71,7 @@ pub struct Tls {
     pub handshakes_per_second: Option<At<u32>>,
 }
 
+/// One of `tls.certificates`.
 #[derive(Debug)]
 pub struct Certificate {
     pub place: Place,
@@ -73,6 +79,7 @@ pub struct Certificate {
     pub key: Option<At<String>>,
 }
 
+/// `tls.client_headers`.
 #[derive(Debug, Default)]
 pub struct ClientHeaders {
     pub subject: Option<At<String>>,
@@ -82,6 +89,7 @@ pub struct ClientHeaders {
 /// A pool's name and its part of a route.
 pub type Share = (At<String>, At<u32>);
 
+/// `[[listeners.NAME.routes]]`.
 #[derive(Debug)]
 pub struct Route {
     pub place: Place,
@@ -93,7 +101,7 @@ pub struct Route {
     pub pool: Option<At<String>>,
     /// Pools by name with their shares.
     pub split: Option<At<Vec<Share>>>,
-    pub relay: Option<At<Relay>>,
+    pub relay: Option<At<RelayUnit>>,
     pub origins: Option<At<Vec<At<String>>>>,
     pub max_frame: Option<At<u64>>,
     pub max_message: Option<At<u64>>,
@@ -258,9 +266,9 @@ impl Route {
         let header = section.take("header").map(|it| pairs(it, true)).unwrap_or_default();
         let pool = section.take("pool").and_then(|it| it.text("chat"));
         let split = section.take("split").and_then(split);
-        let relay = section
-            .take("relay")
-            .and_then(|it| it.choice(&[("frames", Relay::Frames), ("bytes", Relay::Bytes)]));
+        let relay = section.take("relay").and_then(|it| {
+            it.choice(&[("frames", RelayUnit::Frames), ("bytes", RelayUnit::Bytes)])
+        });
         let origins = section
             .take("origins")
             .and_then(|it| it.list("https://example.org", |text| Ok::<_, String>(text.to_owned())));

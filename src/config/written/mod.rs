@@ -17,6 +17,7 @@ use super::read::{Field, Section};
 pub use listener::{Http, Listener, Mode, Ping, Route, Tls};
 pub use pool::{Balance, Bounded, Pool, ServerTls, Sticky, StickyCookie};
 
+/// The whole file.
 #[derive(Debug, Default)]
 pub struct File {
     pub runtime: Runtime,

@@ -10,6 +10,7 @@ use crate::config::read::{Field, Section};
 
 use super::{DAY, is_token};
 
+/// `[pools.NAME]`.
 #[derive(Debug)]
 pub struct Pool {
     pub name: At<String>,
@@ -31,6 +32,7 @@ pub struct Pool {
     pub idle_connections: Option<At<u32>>,
 }
 
+/// `balance` of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Balance {
     RoundRobin,
@@ -39,6 +41,7 @@ pub enum Balance {
     SourceHash,
 }
 
+/// `bounded` of a pool.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Bounded {
     No,
@@ -47,6 +50,7 @@ pub enum Bounded {
     By(f64),
 }
 
+/// One of `servers`, an address alone or a table.
 #[derive(Debug)]
 pub struct Server {
     pub address: At<String>,
@@ -56,6 +60,7 @@ pub struct Server {
     pub drain: Option<At<bool>>,
 }
 
+/// `health = { … }`.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     pub every: Option<At<Duration>>,
@@ -65,6 +70,7 @@ pub struct Health {
     pub http: Option<At<String>>,
 }
 
+/// `sticky = { … }`: by what a client is known.
 #[derive(Debug)]
 pub enum Sticky {
     Cookie(Box<StickyCookie>),
@@ -92,12 +98,14 @@ impl std::fmt::Debug for StickyCookie {
     }
 }
 
+/// `drain = { … }`: one of both.
 #[derive(Debug, Clone, Default)]
 pub struct Drain {
     pub rate: Option<At<u32>>,
     pub window: Option<At<Duration>>,
 }
 
+/// `tls = { … }` of a pool.
 #[derive(Debug, Default)]
 pub struct ServerTls {
     pub ca: Option<At<String>>,

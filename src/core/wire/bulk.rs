@@ -5,7 +5,7 @@
 use std::io;
 
 use crate::meter::{Ending, Gear, Stage};
-use crate::sys::pipe::Pipe;
+use crate::sys::pipe::KernelPipe;
 use crate::sys::ring::Timespec;
 use crate::sys::socket::{self, Received};
 
@@ -131,7 +131,7 @@ impl Wire {
     }
 
     /// Moves what need not be seen until there is a reason to pause; says how much it was.
-    fn splice(&mut self, key: Key, end: usize, through: &mut Pipe) -> (usize, Pause) {
+    fn splice(&mut self, key: Key, end: usize, through: &mut KernelPipe) -> (usize, Pause) {
         let share = self.bulk.share();
         let mut moved = 0;
         loop {
@@ -154,7 +154,7 @@ impl Wire {
         &mut self,
         key: Key,
         end: usize,
-        through: &mut Pipe,
+        through: &mut KernelPipe,
         share: usize,
         moved: &mut usize,
     ) -> Option<Pause> {
@@ -231,7 +231,7 @@ impl Wire {
 }
 
 /// Moves what a pipe holds on; `Ok(false)` when the sink takes no more.
-pub(super) fn drain(pipe: &mut Pipe, sink: i32) -> io::Result<bool> {
+pub(super) fn drain(pipe: &mut KernelPipe, sink: i32) -> io::Result<bool> {
     while pipe.held > 0 {
         match pipe.drain(sink) {
             Ok(_) => {}

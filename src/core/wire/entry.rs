@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance::ServerId;
-use crate::meter::{Direction, Ending, Gear, Limits, ListenerCounters, Ticket};
+use crate::meter::{Direction, Ending, Gear, ListenerCounters, ListenerLimits, Ticket};
 
 use crate::sys::socket::TcpOptions;
 
@@ -52,7 +52,7 @@ pub struct Birth {
     /// Set on the server's side of pipes that outlive a sweep; the client's inherits them.
     pub options: TcpOptions,
     /// Where the pipe's ticket is given back.
-    pub limits: Arc<Limits>,
+    pub limits: Arc<ListenerLimits>,
 }
 
 /// Which request of the kernel's reads an end.

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use crate::sys::pipe::Pipe;
+use crate::sys::pipe::KernelPipe;
 
 use super::entry::NONE;
 
@@ -15,28 +15,28 @@ const IDLE_MAX: usize = 8;
 /// The pipes of one core: those that hold bytes of a flow, and a few empty ones for the next.
 #[derive(Debug, Default)]
 pub struct Pool {
-    lent: Vec<Option<Pipe>>,
-    idle: Vec<Pipe>,
+    lent: Vec<Option<KernelPipe>>,
+    idle: Vec<KernelPipe>,
 }
 
 impl Pool {
     /// A clean pipe for the length of a call; `None` when the pool is empty.
-    pub fn borrow(&mut self) -> Option<Pipe> {
+    pub fn borrow(&mut self) -> Option<KernelPipe> {
         if let Some(pipe) = self.idle.pop() {
             return Some(pipe);
         }
-        if self.lent_count() >= PIPES_MAX { None } else { Pipe::new().ok() }
+        if self.lent_count() >= PIPES_MAX { None } else { KernelPipe::new().ok() }
     }
 
     /// Returns a pipe; one with bytes in it is thrown away.
-    pub fn give_back(&mut self, pipe: Pipe) {
+    pub fn give_back(&mut self, pipe: KernelPipe) {
         if pipe.held == 0 && self.idle.len() < IDLE_MAX {
             self.idle.push(pipe);
         }
     }
 
     /// Keeps a pipe that holds bytes until they have gone; the index names it.
-    pub fn keep(&mut self, pipe: Pipe) -> u32 {
+    pub fn keep(&mut self, pipe: KernelPipe) -> u32 {
         let index = self.lent.iter().position(Option::is_none).unwrap_or(self.lent.len());
         if index == self.lent.len() {
             self.lent.push(None);
@@ -46,7 +46,7 @@ impl Pool {
     }
 
     /// Takes a kept pipe, to move what it holds.
-    pub fn take(&mut self, index: u32) -> Option<Pipe> {
+    pub fn take(&mut self, index: u32) -> Option<KernelPipe> {
         if index == NONE { None } else { self.lent.get_mut(index as usize)?.take() }
     }
 

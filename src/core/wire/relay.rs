@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::meter::{CloseCodes, Side};
 use crate::proto::frame::{Control, End, Fault, Opcode};
-use crate::proto::tunnel::{Limits, Mark, Part, Rules, Sink, Tunnel, Verdict};
+use crate::proto::tunnel::{FrameLimits, Mark, Part, Rules, Sink, Tunnel, Verdict};
 
 use super::terms::Terms;
 
@@ -189,7 +189,7 @@ impl Relay {
         let terms = &*self.terms;
         let half = if from == End::Client { &mut self.client } else { &mut self.server };
         let mark = (half.mark != 0 && !half.ping_waits).then(|| half.mark.to_be_bytes());
-        let limits = Limits { mark, messages, ..terms.limits(from) };
+        let limits = FrameLimits { mark, messages, ..terms.limits(from) };
         let mut flow = Flow {
             out,
             terms,
@@ -381,7 +381,7 @@ impl Relay {
             return false;
         }
         let messages = if from == End::Client { self.messages_left(now) } else { None };
-        let limits = Limits { messages, ..self.terms.limits(from) };
+        let limits = FrameLimits { messages, ..self.terms.limits(from) };
         let Some(header) = self.half_mut(from).tunnel.peek(bytes, least, &limits) else {
             return false;
         };

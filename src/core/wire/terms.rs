@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::plan::{Ping, Relay, Rule};
+use crate::config::plan::{Ping, RelayUnit, Rule};
 use crate::meter::{CloseCodes, CoreCounters, Direction, Opcode as Kind, RouteCounters, Side};
 use crate::proto::frame::{End, Opcode};
-use crate::proto::tunnel::Limits;
+use crate::proto::tunnel::FrameLimits;
 
 /// One route's limits, its pinging and this core's counters of it, shared by all its connections.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub struct Terms {
     pub max_frame: u64,
     pub max_message: u64,
     pub messages_per_second: u32,
-    pub relay: Relay,
+    pub relay: RelayUnit,
     ping: Option<Ping>,
     pub route: Arc<RouteCounters>,
     core: Arc<CoreCounters>,
@@ -42,14 +42,14 @@ impl Terms {
     }
 
     /// Bounds of frames from an end. The server is trusted with its own sizes.
-    pub fn limits(&self, from: End) -> Limits {
+    pub fn limits(&self, from: End) -> FrameLimits {
         match from {
-            End::Client => Limits {
+            End::Client => FrameLimits {
                 max_frame: self.max_frame,
                 max_message: self.max_message,
-                ..Limits::default()
+                ..FrameLimits::default()
             },
-            End::Server => Limits::default(),
+            End::Server => FrameLimits::default(),
         }
     }
 

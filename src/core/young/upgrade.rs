@@ -15,7 +15,7 @@ use crate::proto::upgrade::UpgradeRequest;
 use super::Accepted;
 use super::channel::{Channel, Inlet};
 use super::dial::Lease;
-use super::flight::{self, Answered, Asked, Flight};
+use super::flight::{self, Answered, Asked};
 use super::graduate::{self, Both};
 use super::http::{After, Age, Served, Serving};
 
@@ -137,11 +137,11 @@ pub fn graduate(
     let Upgraded { server, lease, tail, deflate, rule, id } = upgraded;
     let terms: &Arc<Terms> = &conn.birth.terms[rule];
     let relay = match terms.relay {
-        plan::Relay::Frames => {
+        plan::RelayUnit::Frames => {
             let now = core.wire.borrow().milliseconds();
             Some(Relay::new(Arc::clone(terms), deflate, now, fastrand::u64(..)))
         }
-        plan::Relay::Bytes => None,
+        plan::RelayUnit::Bytes => None,
     };
     let both = Both { client: client.into_transport(), server: server.into_transport(), lease };
     graduate::web(core, conn, both, relay, (rule, &id), [&inlet.into_tail(), &tail]);

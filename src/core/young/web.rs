@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::plan::{Listener, Relay, Service};
+use crate::config::plan::{Listener, RelayUnit, Service};
 use crate::core::wire::terms::Terms;
 use crate::core::{Core, Guard};
 use crate::meter::{Cause, Ending, Handshake, Stage};
@@ -313,7 +313,7 @@ impl Visit<'_> {
         let mut out = Vec::with_capacity(bytes.len() + 512);
         let upgrades = wants.is_some();
         let onward = if upgrades { Connection::Upgrade } else { Connection::Silent };
-        let policed = wants.as_mut().filter(|_| terms.relay == Relay::Frames);
+        let policed = wants.as_mut().filter(|_| terms.relay == RelayUnit::Frames);
         let offer = policed.and_then(|wants| wants.narrow(&head));
         self.rewrite(&head, onward, &manner.id, offer, &mut out);
         let mut asked = Asked { keep_alive, ..Asked::new(&head, manner) };

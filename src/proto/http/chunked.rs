@@ -62,6 +62,7 @@ pub enum Piece {
     End(usize),
 }
 
+/// Why a chunked body cannot be believed (RFC 9112 §7.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum ChunkFault {
     #[error("a chunk size is malformed")]

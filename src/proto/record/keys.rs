@@ -67,6 +67,7 @@ impl Suite {
     }
 }
 
+/// A version of TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Version {

@@ -46,6 +46,7 @@ pub struct Sealed {
     pub updates: u32,
 }
 
+/// Why a session's reading is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
     /// `close_notify`: a clean end of this direction.

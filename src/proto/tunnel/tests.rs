@@ -45,7 +45,7 @@ const CLIENT: Rules = Rules { from: End::Client, deflate: false };
 const SERVER: Rules = Rules { from: End::Server, deflate: false };
 const KEY: Option<[u8; 4]> = Some([0x37, 0xfa, 0x21, 0x3d]);
 
-fn fed(rules: Rules, limits: &Limits, pieces: &[&[u8]]) -> (Seen, Verdict) {
+fn fed(rules: Rules, limits: &FrameLimits, pieces: &[&[u8]]) -> (Seen, Verdict) {
     let (mut tunnel, mut seen, mut verdict) = (Tunnel::new(rules), Seen::default(), Verdict::Open);
     for piece in pieces {
         let mut sink = Recorder { fed: piece, seen: &mut seen, parts: 0 };
@@ -58,7 +58,7 @@ fn fed(rules: Rules, limits: &Limits, pieces: &[&[u8]]) -> (Seen, Verdict) {
 }
 
 /// Whole, cut in two at every byte, and byte by byte: always the same.
-fn all_cuts(rules: Rules, limits: &Limits, bytes: &[u8]) -> (Seen, Verdict) {
+fn all_cuts(rules: Rules, limits: &FrameLimits, bytes: &[u8]) -> (Seen, Verdict) {
     let whole = fed(rules, limits, &[bytes]);
     for cut in 0..=bytes.len() {
         let (a, b) = bytes.split_at(cut);
@@ -72,12 +72,12 @@ fn all_cuts(rules: Rules, limits: &Limits, bytes: &[u8]) -> (Seen, Verdict) {
 }
 
 fn passes(rules: Rules, bytes: &[u8]) -> Seen {
-    let (seen, verdict) = all_cuts(rules, &Limits::default(), bytes);
+    let (seen, verdict) = all_cuts(rules, &FrameLimits::default(), bytes);
     assert_eq!((verdict, &seen.passed[..]), (Verdict::Open, bytes));
     seen
 }
 
-fn refused(rules: Rules, limits: &Limits, bytes: &[u8]) -> Fault {
+fn refused(rules: Rules, limits: &FrameLimits, bytes: &[u8]) -> Fault {
     match all_cuts(rules, limits, bytes) {
         (_, Verdict::Bad(fault)) => fault,
         other => panic!("{other:?} for {bytes:02x?}"),
@@ -95,7 +95,7 @@ fn a_burst_of_whole_frames_is_one_part() {
     }
     let (mut tunnel, mut seen) = (Tunnel::new(CLIENT), Seen::default());
     let mut sink = Recorder { fed: &burst, seen: &mut seen, parts: 0 };
-    assert_eq!(tunnel.feed(&burst, &Limits::default(), &mut sink), Verdict::Open);
+    assert_eq!(tunnel.feed(&burst, &FrameLimits::default(), &mut sink), Verdict::Open);
     assert_eq!(sink.parts, 1);
     assert_eq!(seen.frames.len(), 6);
     assert_eq!(seen.payload[Opcode::Binary.index()], 126 + 426 + 70_000);
@@ -128,7 +128,7 @@ fn fragments_with_control_frames_between() {
 
 #[test]
 fn s15_each_rule() {
-    let no = Limits::default();
+    let no = FrameLimits::default();
     let cases: &[(Rules, &[u8], Fault)] = &[
         (CLIENT, &[0x81, 0x01, 0x21], Fault::Unmasked),
         (SERVER, &[0x81, 0x81, 1, 2, 3, 4, 0x21], Fault::Masked),
@@ -162,7 +162,7 @@ fn s15_each_rule() {
 fn rsv1_follows_what_was_agreed() {
     let deflate = Rules { from: End::Server, deflate: true };
     passes(deflate, &[0xc1, 0x01, 0x00, 0x41, 0x00, 0x80, 0x00, 0x82, 0x00]);
-    let no = Limits::default();
+    let no = FrameLimits::default();
     assert_eq!(refused(deflate, &no, &[0x41, 0x00, 0xc0, 0x00]), Fault::ReservedBit);
     assert_eq!(refused(deflate, &no, &[0xc9, 0x00]), Fault::ReservedBit);
     assert_eq!(refused(deflate, &no, &[0xe1, 0x00]), Fault::ReservedBit);
@@ -171,14 +171,14 @@ fn rsv1_follows_what_was_agreed() {
 /// S14: lengths are numbers to compare, never to reserve.
 #[test]
 fn s14_lengths() {
-    let no = Limits::default();
+    let no = FrameLimits::default();
     let huge = [0x82, 0x7f, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
     let seen = passes(SERVER, &huge);
     assert_eq!(seen.frames, [(Opcode::Binary, true)]);
     let msb = [0x82, 0x7f, 0x80, 0, 0, 0, 0, 0, 0, 0];
     assert_eq!(refused(SERVER, &no, &msb), Fault::LengthTooLarge);
     assert_eq!(refused(SERVER, &no, &[0x82, 0x7e, 0, 0x7d]), Fault::LengthNotMinimal);
-    let limits = Limits { max_frame: 100, ..no };
+    let limits = FrameLimits { max_frame: 100, ..no };
     assert_eq!(refused(SERVER, &limits, &huge), Fault::FrameTooLarge);
     assert_eq!(Fault::FrameTooLarge.code(), 1009);
     assert_eq!(refused(SERVER, &limits, &[0x82, 101]), Fault::FrameTooLarge);
@@ -194,14 +194,14 @@ fn s14_lengths() {
         assert_eq!(tunnel.skip(i64::MAX as u64).0, Opcode::from_bits(first).unwrap());
     }
     let mut sink = Recorder { fed: &[0, 1], seen: &mut seen, parts: 0 };
-    let limits = Limits { max_message: u64::MAX - 1, ..no };
+    let limits = FrameLimits { max_message: u64::MAX - 1, ..no };
     let verdict = tunnel.feed(&[0, 1], &limits, &mut sink);
     assert_eq!(verdict, Verdict::Bad(Fault::MessageTooLarge));
 }
 
 #[test]
 fn a_message_is_bounded_without_being_assembled() {
-    let limits = Limits { max_message: 4, ..Limits::default() };
+    let limits = FrameLimits { max_message: 4, ..FrameLimits::default() };
     let fits = [0x01, 2, b'a', b'b', 0x89, 0, 0x80, 2, b'c', b'd', 0x82, 4, 1, 2, 3, 4];
     let (seen, verdict) = all_cuts(SERVER, &limits, &fits);
     assert_eq!((verdict, &seen.passed[..]), (Verdict::Open, &fits[..]));
@@ -218,20 +218,20 @@ fn a_close_passes_and_what_follows_it_does_not() {
         let mut stream = close.as_bytes().to_vec();
         stream.extend_from_slice(Control::ping(b"late", mask).as_bytes());
         stream.extend_from_slice(b"\xff\xff garbage");
-        let (seen, verdict) = all_cuts(rules, &Limits::default(), &stream);
+        let (seen, verdict) = all_cuts(rules, &FrameLimits::default(), &stream);
         assert_eq!(verdict, Verdict::Closed);
         assert_eq!(seen.passed, close.as_bytes());
         assert_eq!(seen.closes, [Some(1012)]);
         assert_eq!(seen.frames, [(Opcode::Close, true)]);
     }
-    let (seen, verdict) = all_cuts(SERVER, &Limits::default(), &[0x88, 0x00, 0x81, 0x00]);
+    let (seen, verdict) = all_cuts(SERVER, &FrameLimits::default(), &[0x88, 0x00, 0x81, 0x00]);
     assert_eq!((verdict, seen.closes), (Verdict::Closed, vec![None]));
 }
 
 #[test]
 fn our_own_pong_is_swallowed_and_no_other() {
     let mark = *b"standpip";
-    let limits = Limits { mark: Some(mark), ..Limits::default() };
+    let limits = FrameLimits { mark: Some(mark), ..FrameLimits::default() };
     for (rules, mask) in [(CLIENT, KEY), (SERVER, None)] {
         let before = Control::ping(b"a", mask);
         let own = Control::pong(&mark, mask);
@@ -253,7 +253,7 @@ fn our_own_pong_is_swallowed_and_no_other() {
 
 #[test]
 fn a_held_pong_is_let_go_when_its_mark_is_no_longer_awaited() {
-    let limits = Limits { mark: Some(*b"standpip"), ..Limits::default() };
+    let limits = FrameLimits { mark: Some(*b"standpip"), ..FrameLimits::default() };
     let pong = Control::pong(b"standpip", KEY);
     let (a, b) = pong.as_bytes().split_at(9);
     let (mut tunnel, mut seen) = (Tunnel::new(CLIENT), Seen::default());
@@ -262,7 +262,7 @@ fn a_held_pong_is_let_go_when_its_mark_is_no_longer_awaited() {
     assert!(tunnel.at_boundary() && !tunnel.may_end());
     assert_eq!(tunnel.held(), a);
     let mut sink = Recorder { fed: b, seen: &mut seen, parts: 0 };
-    assert_eq!(tunnel.feed(b, &Limits::default(), &mut sink), Verdict::Open);
+    assert_eq!(tunnel.feed(b, &FrameLimits::default(), &mut sink), Verdict::Open);
     assert_eq!((&seen.passed[..], seen.payload[Opcode::Pong.index()]), (pong.as_bytes(), 8));
     assert!(tunnel.may_end());
 }
@@ -272,24 +272,24 @@ fn boundaries_are_known_and_payload_may_be_skipped() {
     let (mut tunnel, mut seen) = (Tunnel::new(SERVER), Seen::default());
     let start = [0x02, 0x7e, 0x10, 0x00, 1, 2, 3];
     let mut sink = Recorder { fed: &start, seen: &mut seen, parts: 0 };
-    assert_eq!(tunnel.feed(&start, &Limits::default(), &mut sink), Verdict::Open);
+    assert_eq!(tunnel.feed(&start, &FrameLimits::default(), &mut sink), Verdict::Open);
     assert_eq!((tunnel.at_boundary(), tunnel.bytes_to_boundary()), (false, 4093));
     assert_eq!(tunnel.skip(4000), (Opcode::Binary, 4000));
     assert_eq!(tunnel.skip(93), (Opcode::Binary, 93));
     assert!(tunnel.at_boundary() && tunnel.in_message());
     // Half a header: what has gone out still ends at a boundary.
     let mut sink = Recorder { fed: &[0x80], seen: &mut seen, parts: 0 };
-    assert_eq!(tunnel.feed(&[0x80], &Limits::default(), &mut sink), Verdict::Open);
+    assert_eq!(tunnel.feed(&[0x80], &FrameLimits::default(), &mut sink), Verdict::Open);
     assert!(tunnel.at_boundary() && !tunnel.may_end());
     let mut sink = Recorder { fed: &[0x00], seen: &mut seen, parts: 0 };
-    assert_eq!(tunnel.feed(&[0x00], &Limits::default(), &mut sink), Verdict::Open);
+    assert_eq!(tunnel.feed(&[0x00], &FrameLimits::default(), &mut sink), Verdict::Open);
     assert!(tunnel.may_end() && !tunnel.in_message());
     assert_eq!(seen.passed, [&start[..], &[0x80, 0x00]].concat());
 }
 
 #[test]
 fn a_long_frame_may_be_begun_without_being_taken() {
-    let no = Limits::default();
+    let no = FrameLimits::default();
     let rules = Rules { from: End::Client, deflate: false };
     let header = |opcode, length| {
         let mut bytes = [0; HEADER_MAX];
@@ -306,9 +306,9 @@ fn a_long_frame_may_be_begun_without_being_taken() {
     assert_eq!(tunnel.peek(&header(Opcode::Binary, 16_383), 16_384, &no), None);
     assert_eq!(tunnel.peek(&header(Opcode::Ping, 100), 1, &no), None);
     assert_eq!(tunnel.peek(&header(Opcode::Close, 0), 0, &no), None);
-    let less = Limits { max_frame: 69_999, ..no };
+    let less = FrameLimits { max_frame: 69_999, ..no };
     assert_eq!(tunnel.peek(&long, 16_384, &less), None);
-    let none = Limits { messages: Some(0), ..no };
+    let none = FrameLimits { messages: Some(0), ..no };
     assert_eq!(tunnel.peek(&long, 16_384, &none), None);
     assert_eq!(tunnel, Tunnel::new(rules), "nothing has changed");
 
@@ -322,7 +322,7 @@ fn a_long_frame_may_be_begun_without_being_taken() {
 
 #[test]
 fn frames_begun_together_end_at_one_boundary() {
-    let no = Limits::default();
+    let no = FrameLimits::default();
     let rules = Rules { from: End::Client, deflate: false };
     let header = |opcode, fin, length| {
         let mut bytes = [0; HEADER_MAX];

@@ -84,7 +84,7 @@ impl Bench {
         let mut rule = Rule {
             label: "test".into(),
             pools: Vec::new(),
-            relay: plan::Relay::Frames,
+            relay: plan::RelayUnit::Frames,
             max_frame: 0,
             max_message: 0,
             messages_per_second: 0,
