@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
@@ -397,19 +397,20 @@ fn signals_under_load_touch_no_connection() {
     assert_eq!(standpipe.metric("standpipe_connections_live", &[]), 16.0);
 }
 
-/// What cannot be asked to close leaves over the last tenth of the time, not all in one instant.
+/// Many pipes that cannot be asked to close leave one after another, not all in one instant.
 #[test]
 fn pipes_that_outlive_the_drain_do_not_all_come_back_at_once() {
     let (echo, bind) = (Echo::start(), common::address());
-    let mut standpipe = Standpipe::start(&ending(bind, echo.address, "0s", "8s"));
-    let mut clients: Vec<TcpStream> = (0..60).map(|_| connect(bind)).collect();
+    let mut standpipe = Standpipe::start(&ending(bind, echo.address, "0s", "15s"));
+    let mut clients: Vec<TcpStream> = (0..400).map(|_| connect(bind)).collect();
     clients.iter_mut().for_each(exchange);
     let asked = Instant::now();
     standpipe.signal("TERM");
     let ends: Vec<Duration> = std::thread::scope(|scope| {
         let end = |client: &mut TcpStream| {
             let _ = client.set_read_timeout(Some(Duration::from_secs(60)));
-            assert!(!matches!(client.read(&mut [0]), Ok(1..)), "nothing is said any more");
+            let end = client.read(&mut [0]).map_err(|error| error.kind());
+            assert!(matches!(end, Ok(0) | Err(ErrorKind::ConnectionReset)), "{end:?}");
             asked.elapsed()
         };
         let waits: Vec<_> =
@@ -417,8 +418,8 @@ fn pipes_that_outlive_the_drain_do_not_all_come_back_at_once() {
         waits.into_iter().map(|wait| wait.join().unwrap()).collect()
     });
     let (first, last) = (ends.iter().min().unwrap(), ends.iter().max().unwrap());
-    assert!(*first >= Duration::from_secs(7), "{first:?}: they have nine tenths for themselves");
-    assert!(*last - *first >= Duration::from_millis(300), "{ends:?}: spread over 800 ms");
+    assert!(*first >= Duration::from_secs(13), "{first:?}: they have nine tenths for themselves");
+    assert!(*last - *first >= Duration::from_millis(400), "{first:?} {last:?}: over 1.5 s");
     assert_eq!(standpipe.wait_exit().code(), Some(0));
 }
 

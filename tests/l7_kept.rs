@@ -249,8 +249,11 @@ fn kept_connections_give_way_to_clients() {
     if common::peers::tool("prlimit").is_none() {
         return;
     }
-    let server = Server::answering(|_| {
-        std::thread::sleep(Duration::from_millis(500));
+    standpipe::sys::process::raise_file_limit().expect("a higher limit");
+    // Nobody is answered before all have asked, so that each has a connection to the server.
+    let all = std::sync::Barrier::new(340);
+    let server = Server::answering(move |_| {
+        all.wait();
         ok("")
     });
     let (address, edge, echo) = (common::address(), common::address(), common::l4::echo());

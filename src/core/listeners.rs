@@ -210,7 +210,11 @@ impl Core {
                 if short.contains(&-negative) {
                     // Accepting goes on with the next tick: no spinning on a shortage.
                     self.counters.accept_errors.inc();
-                    self.shed(slot);
+                    if self.load() < self.room && !self.idle.borrow().is_empty() {
+                        self.idle.borrow_mut().clear();
+                    } else {
+                        self.shed(slot);
+                    }
                 } else if -negative == libc::ECONNABORTED {
                     self.arm_accept(slot);
                 }
@@ -266,9 +270,10 @@ impl Core {
 
     /// Begins the life of a connection on this core.
     pub(super) fn welcome(self: &Rc<Self>, name: &str, client: Owned) {
-        if self.is_crowded() {
-            // A client needs the descriptors more than the next request to a server does.
-            self.idle.borrow_mut().clear();
+        // A client needs the descriptors more than the next request to a server does.
+        let crowding = self.crowding();
+        if crowding > 0 {
+            self.idle.borrow_mut().shed(crowding);
         }
         let snapshot = self.snapshot();
         let Some(index) = snapshot.plan.listeners.iter().position(|l| *l.name == *name) else {

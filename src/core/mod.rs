@@ -168,10 +168,11 @@ impl Core {
         self.counters.live.get() + self.counters.young.get()
     }
 
-    /// Whether connections, with those to servers that wait for a request, may need every
-    /// descriptor there is for them.
-    pub fn is_crowded(&self) -> bool {
-        2 * self.load() + self.idle.borrow().len() as u64 >= 2 * self.room
+    /// Kept connections to servers that are too many by now, where one more client is to have its
+    /// two descriptors.
+    pub fn crowding(&self) -> usize {
+        let used = 2 * (self.load() + 1) + self.idle.borrow().len() as u64;
+        used.saturating_sub(2 * self.room) as usize
     }
 
     /// Whether any connection may get a log line.

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -42,8 +41,6 @@ impl Proxy {
         command.arg("run").arg(scene.configuration());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         process::die_with_parent(&mut command);
-        // Ctrl-C at a terminal is for us: clients leave first, and the proxy ends after them.
-        command.process_group(0);
         Ok(Self { child: command.spawn()?, log: scene.log() })
     }
 

@@ -5,7 +5,7 @@
 //! is set.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -152,12 +152,15 @@ impl ListenerLimits {
 
 /// Whom a connection from an address is counted for: the address, of IPv6 its /64. A host may call
 /// itself by any of the addresses of that (RFC 4291 §2.5.1, RFC 8981), so to bound one bounds none.
+/// On a link each host has one address, and behind a translator (64:ff9b::/96, RFC 6052 §2.1) an
+/// address of IPv4.
 fn source_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
-        }
-        address => address,
+    let IpAddr::V6(six) = address.to_canonical() else { return address.to_canonical() };
+    let bits = six.to_bits();
+    match six.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, _, _] => Ipv4Addr::from_bits(bits as u32).into(),
+        _ if six.is_unicast_link_local() => six.into(),
+        _ => Ipv6Addr::from_bits(bits & !u128::from(u64::MAX)).into(),
     }
 }
 
@@ -197,7 +200,11 @@ mod tests {
         limits.admit(0, of("2001:db8:0:1::2")).expect("its room was given back");
         limits.admit(0, of("10.0.0.1")).unwrap();
         assert_eq!(limits.admit(0, of("::ffff:10.0.0.1")), Err(Refusal::Source));
+        assert_eq!(limits.admit(0, of("64:ff9b::10.0.0.1")), Err(Refusal::Source));
         limits.admit(0, of("10.0.0.2")).expect("IPv4 addresses stand for themselves");
+        limits.admit(0, of("64:ff9b::10.0.0.3")).expect("also where they are translated");
+        limits.admit(0, of("fe80::1")).unwrap();
+        limits.admit(0, of("fe80::2")).expect("another host of the link");
     }
 
     #[test]

@@ -25,8 +25,6 @@ const HEADS_BYTES: usize = 256;
 const TURN_BYTES: usize = 8 << 20;
 /// The most and the least of them that one flow may move.
 const SHARE_BYTES: std::ops::RangeInclusive<usize> = 128 << 10..=2 << 20;
-/// Bytes of one flow that are counted before the sweep comes by: no more than 4 GiB can be told.
-const UNCOUNTED_MANY: u64 = 1 << 30;
 /// How long flows that emptied their source rest.
 static REST: Timespec = Timespec::new().nsec(2_000_000);
 
@@ -94,9 +92,7 @@ impl Wire {
         };
         let (moved, pause) = self.splice(key, end, &mut through);
         self.counters.bytes.add(DIRECTIONS[end], Gear::Bulk, moved as u64);
-        if self.slab.get(key).is_some_and(|pipe| pipe.flows[end].uncounted() >= UNCOUNTED_MANY) {
-            self.count_bytes(key);
-        }
+        self.count_many(key, end);
         let Some(pipe) = self.slab.get_mut(key) else { return self.pool.give_back(through) };
         let flow = &mut pipe.flows[end];
         pipe.active = self.now;

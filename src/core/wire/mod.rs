@@ -68,7 +68,7 @@ pub struct Tail<'a> {
     pub sealed: &'a [u8],
 }
 
-/// Bytes that a pipe of this server has moved since they were last counted, by flow.
+/// Bytes that a pipe of this server has moved and that were not counted yet, by flow.
 #[derive(Debug)]
 pub struct Moved {
     pub server: ServerId,
@@ -309,6 +309,7 @@ impl Wire {
             pipe.active = self.now;
             flow.bytes += span.len() as u64;
             flow.turn = self.turns[self.filling].push(flow.turn, key, end, span);
+            self.count_many(key, end);
         }
     }
 

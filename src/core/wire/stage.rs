@@ -170,6 +170,7 @@ impl Wire {
         if let Some(pipe) = self.slab.get_mut(key) {
             pipe.flows[end].bytes += span.len() as u64;
         }
+        self.count_many(key, end);
         let now = self.milliseconds();
         let Some(pipe) = self.slab.get_mut(key) else { return };
         let mut acts = std::mem::take(&mut self.acts);

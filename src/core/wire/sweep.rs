@@ -15,6 +15,8 @@ use super::entry::{CLIENT, Life, NONE, Phase, Reading, SERVER, TICKS_PER_SECOND,
 use super::slab::Key;
 use super::{How, Moved, Pipe, Wire, closing};
 
+/// Bytes of one flow that are counted before the sweep comes by: no more than 4 GiB can be told.
+const UNCOUNTED_MANY: u64 = 1 << 30;
 /// Silent sweeps after which a flowing end is parked again.
 const COLD_SWEEPS: u8 = 5;
 /// Multishot receives cancelled in one tick at the most: a cancel walks the kernel's table.
@@ -23,6 +25,10 @@ const DEMOTIONS_PER_TICK: u32 = 64;
 const SLOW_BYTES: u64 = 128 << 10;
 /// Ticks a sink that reset may take to report it by its own reading.
 const BROKEN_TICKS: Ticks = 2 * TICKS_PER_SECOND;
+
+/// Time that each pipe without a word of ours has to itself at the end of a drain, so that the
+/// clients of many do not all come back at once.
+const LAST_PLACE: Duration = Duration::from_millis(10);
 
 /// Entries looked at, and endings begun, in one turn at the most.
 const LOOKS_PER_TURN: u32 = 256;
@@ -59,6 +65,8 @@ pub struct Sweep {
     leaving: HashMap<ServerId, Leaving>,
     /// All WebSockets are to end.
     draining: Option<Leaving>,
+    /// All other pipes are to end, if they have not by then: from when on.
+    last: Option<(Ticks, Leaving)>,
     /// Everything is to end at once.
     stopping: Option<Leaving>,
 }
@@ -143,16 +151,21 @@ impl Wire {
 
     /// Ends all WebSockets with a Close, evenly spread over `over`, and those that are still to
     /// come in what is left of it. Pipes in which we have no word are left to end by themselves for
-    /// nine tenths of `within`; over the last tenth they are ended, so that their clients do not
-    /// all come back in one instant.
+    /// as much of `within` as there is; where they are many they are ended one after another, over
+    /// the last tenth of it at the most.
     pub fn drain(&mut self, over: Duration, within: Duration) {
         let speaks = |key: &Key| self.slab.get(*key).is_some_and(Pipe::has_relay);
         let (spoken, silent): (Vec<Key>, Vec<Key>) = self.slab.keys().partition(speaks);
         let ending = Ending::proxy(Stage::Pipe, Cause::Drained);
         self.end_paced(&spoken, self.now, over, ending);
-        let last = within / 10;
-        let from = self.now.saturating_add(ticks(within - last));
-        self.end_paced(&silent, from, last, Ending::proxy(Stage::Pipe, Cause::Shutdown));
+        let many = silent.len() as u64 + self.counters.young.get();
+        let last = LAST_PLACE.saturating_mul(many as u32).min(within / 10);
+        // (The clock may be a tick behind.)
+        let from = self.now.saturating_add(1).saturating_add(ticks(within - last));
+        let shutdown = Ending::proxy(Stage::Pipe, Cause::Shutdown);
+        self.end_paced(&silent, from, last, shutdown);
+        let until = from.saturating_add(ticks(last));
+        self.sweep.last = Some((from, Leaving { until, ending: shutdown }));
         let until = self.now.saturating_add(ticks(over));
         self.sweep.draining = Some(Leaving { until, ending });
     }
@@ -160,14 +173,22 @@ impl Wire {
     /// A pipe was born while its like are being ended: it ends with them.
     pub(super) fn born_late(&mut self, key: Key) {
         let Some(pipe) = self.slab.get(key) else { return };
-        let with_all = self.sweep.draining.filter(|_| pipe.has_relay());
-        let with_all = self.sweep.stopping.or(with_all);
+        let at_once = |leaving| (self.now, leaving);
+        let with_all = match pipe.has_relay() {
+            true => self.sweep.draining.map(at_once),
+            false => self.sweep.last,
+        };
+        let with_all = self.sweep.stopping.map(at_once).or(with_all);
         // (A client that still comes to a draining server is tied to it by its cookie: control says
         // when that is over.)
         let with_server = self.sweep.leaving.get(&pipe.server).copied();
         let with_server = with_server.filter(|it| it.ending.cause != Cause::ServerDraining);
-        if let Some(Leaving { until, ending }) = with_all.or(with_server) {
-            let at = self.now + fastrand::u32(0..=until.saturating_sub(self.now));
+        // (A plain pipe may have to end with its server before it has to end with all.)
+        for (from, Leaving { until, ending }) in
+            with_server.map(at_once).into_iter().chain(with_all)
+        {
+            let from = from.max(self.now);
+            let at = from + fastrand::u32(0..=until.saturating_sub(from));
             self.end_later(key, at, ending);
         }
     }
@@ -281,8 +302,8 @@ impl Wire {
             // Five system calls that a short life need not pay. A Unix socket refuses them.
             let _ = socket::set_options(pipe.ends[SERVER].fd, pipe.birth.options);
         }
-        let moved = self.count_bytes(key);
-        for (end, moved) in moved.into_iter().enumerate() {
+        for end in [CLIENT, SERVER] {
+            let moved = self.count_bytes(key, end);
             let Some(pipe) = self.slab.get_mut(key) else { return settles };
             let flow = &mut pipe.flows[end];
             flow.wakes = 0;
@@ -308,18 +329,30 @@ impl Wire {
         settles
     }
 
-    /// Counts what a pipe has moved since it was last counted, and says how much each way: a
+    /// Counts what a flow has moved since it was last counted, and says how much that is: a
     /// connection may live for days, and its bytes are to be seen meanwhile.
-    pub(super) fn count_bytes(&mut self, key: Key) -> [u64; 2] {
-        let Some(pipe) = self.slab.get_mut(key) else { return [0, 0] };
-        let bytes = pipe.uncounted();
-        if bytes != [0, 0] {
-            pipe.flows.iter_mut().for_each(|flow| flow.mark = flow.bytes as u32);
+    pub(super) fn count_bytes(&mut self, key: Key, end: usize) -> u64 {
+        let Some(pipe) = self.slab.get_mut(key) else { return 0 };
+        let flow = &mut pipe.flows[end];
+        let count = flow.uncounted();
+        if count > 0 {
+            flow.mark = flow.bytes as u32;
+            let mut bytes = [0; 2];
+            bytes[end] = count;
             pipe.birth.counters.bytes_from_clients.add(bytes[CLIENT]);
             pipe.birth.counters.bytes_to_clients.add(bytes[SERVER]);
             self.moved.push(Moved { server: pipe.server, bytes });
         }
-        bytes
+        count
+    }
+
+    /// Bytes of a flow have come in: where they are very many, the sweep may come too late to
+    /// count them.
+    pub(super) fn count_many(&mut self, key: Key, end: usize) {
+        let many = |pipe: &Pipe| pipe.flows[end].uncounted() >= UNCOUNTED_MANY;
+        if self.slab.get(key).is_some_and(many) {
+            self.count_bytes(key, end);
+        }
     }
 
     /// Which deadline of the pipe has passed.

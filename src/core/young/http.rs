@@ -316,7 +316,7 @@ impl Serving<'_> {
         // core that drains, or has hardly a descriptor left, keeps none.
         let plan = &self.conn.snapshot.plan;
         let is_ours = self.core.with_table(|table| Arc::ptr_eq(plan, &table.snapshot.plan));
-        if !is_fit || !is_ours || !self.core.is_serving() || self.core.is_crowded() {
+        if !is_fit || !is_ours || !self.core.is_serving() || self.core.crowding() > 0 {
             return channel.leave();
         }
         let now = self.core.wire.borrow().now();

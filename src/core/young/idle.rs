@@ -75,6 +75,16 @@ impl Idle {
         kept.iter().for_each(|it| it.channel.leave());
     }
 
+    /// Closes so many, of each server those that have waited longest.
+    pub fn shed(&mut self, mut most: usize) {
+        for kept in self.servers.values_mut() {
+            let some = most.min(kept.len());
+            kept.drain(..some).for_each(|it| it.channel.leave());
+            self.count -= some;
+            most -= some;
+        }
+    }
+
     /// Closes all of them.
     pub fn clear(&mut self) {
         self.servers.values().flatten().for_each(|it| it.channel.leave());
