@@ -43,7 +43,9 @@ class Figures:
         for cell in cells:
             place = (cell["case"], cell["mode"], cell["variant"], cell["target"])
             if "figures" not in cell:
-                self.troubles.setdefault(place, []).append(cell["trouble"])
+                # (The generator's advice is for whoever runs it by hand.)
+                why = cell["trouble"].partition(", so latencies")[0]
+                self.troubles.setdefault(place, []).append(why)
                 continue
             self.counts[place] = self.counts.get(place, 0) + 1
             for name, value in cell["figures"].items():
@@ -69,10 +71,14 @@ class Figures:
         return {kind: [min(found), max(found)] for kind, found in counts.items() if found}
 
     def loud(self):
-        """What went wrong and was to go right: one line for each; an absent peer is no fault."""
-        return sorted({f"{words_of(dict(zip(PLACE, place)))}: {why}"
-                       for place, found in self.troubles.items() for why in found
-                       if "not installed" not in why})
+        """What went wrong and was to go right: one line for each cell; an absent peer is no fault."""
+        lines = []
+        for place, found in sorted(self.troubles.items()):
+            found = [why for why in found if "not installed" not in why]
+            if found:
+                often = f"{len(found)} times, at last " if len(found) > 1 else ""
+                lines.append(f"{words_of(dict(zip(PLACE, place)))}: {often}{found[-1]}")
+        return lines
 
     def trouble(self, case, mode, variant, target):
         found = self.troubles.get((case, mode, variant, target))
