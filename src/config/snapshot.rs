@@ -65,8 +65,8 @@ pub enum Order {
     KeepServer { id: ServerId },
     /// The process will end: accept every client that has connected, silent or not.
     Leaving,
-    /// Take what is queued, close the listeners, end no pipe yet; L7 pipes get Close 1012
-    /// spread over `over` (this core's share), and what then is left ends before `within` is over.
+    /// Take what is queued, close the listeners; L7 pipes get Close 1012 spread over `over` (this
+    /// core's share), and what is left of the others ends at about the end of `within`.
     Drain { over: Duration, within: Duration },
     /// End everything now and leave.
     Stop,

@@ -211,7 +211,9 @@ impl Core {
                     // Accepting goes on with the next tick: no spinning on a shortage.
                     self.counters.accept_errors.inc();
                     if self.load() < self.room && !self.idle.borrow().is_empty() {
+                        // There are descriptors again.
                         self.idle.borrow_mut().clear();
+                        self.arm_accept(slot);
                     } else {
                         self.shed(slot);
                     }

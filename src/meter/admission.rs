@@ -152,8 +152,8 @@ impl ListenerLimits {
 
 /// Whom a connection from an address is counted for: the address, of IPv6 its /64. A host may call
 /// itself by any of the addresses of that (RFC 4291 §2.5.1, RFC 8981), so to bound one bounds none.
-/// On a link each host has one address, and behind a translator (64:ff9b::/96, RFC 6052 §2.1) an
-/// address of IPv4.
+/// All hosts of a link share fe80::/64: there each address counts by itself, and a neighbour is not
+/// bounded. A translator's address (64:ff9b::/96, RFC 6052 §2.1) counts as the IPv4 one in it.
 fn source_of(address: IpAddr) -> IpAddr {
     let IpAddr::V6(six) = address.to_canonical() else { return address.to_canonical() };
     let bits = six.to_bits();

@@ -135,7 +135,7 @@ cells! {
         bytes_from_clients: Count, "listener_bytes_from_clients_total",
             "Payload bytes received from clients, of HTTP the bodies.";
         bytes_to_clients: Count, "listener_bytes_to_clients_total",
-            "Payload bytes sent to clients, of HTTP with the heads.";
+            "Payload bytes handed on to clients, of HTTP the servers' answers with heads.";
         faults: Count, "listener_faults_total", "Connections that ended by a fault.";
     }
     more {}
@@ -148,7 +148,7 @@ cells! {
         leased: Count, "server_connections_total", "Connections leased.";
         dial_failures: Count, "server_dial_failures_total", "Connects that failed.";
         bytes_to_server: Count, "server_bytes_to_total",
-            "Payload bytes sent to the server, of HTTP all that was sent.";
+            "Payload bytes sent to the server, of HTTP what was written whole, with heads.";
         bytes_from_server: Count, "server_bytes_from_total",
             "Payload bytes received from the server, of HTTP with the heads as passed on.";
         resets: Count, "server_resets_total", "Connections the server reset or cut.";

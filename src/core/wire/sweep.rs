@@ -26,15 +26,18 @@ const SLOW_BYTES: u64 = 128 << 10;
 /// Ticks a sink that reset may take to report it by its own reading.
 const BROKEN_TICKS: Ticks = 2 * TICKS_PER_SECOND;
 
-/// Time that each pipe without a word of ours has to itself at the end of a drain, so that the
-/// clients of many do not all come back at once.
-const LAST_PLACE: Duration = Duration::from_millis(10);
+/// Pipes without a word of ours that are ended in one tick towards the end of a drain, unless the
+/// time for them is too short: the clients of many are not to come back all at once.
+const LAST_PER_TICK: u32 = 10;
 
 /// Entries looked at, and endings begun, in one turn at the most.
 const LOOKS_PER_TURN: u32 = 256;
 /// A pipe that gets its socket options counts for so many looks: it is the system calls that keep
 /// a turn's messages waiting.
 const LOOKS_PER_SETTLING: u32 = 32;
+
+/// What the end of a pipe is called that outlived a drain.
+const SHUTDOWN: Ending = Ending::proxy(Stage::Pipe, Cause::Shutdown);
 
 /// A deadline that has passed.
 enum Late {
@@ -65,8 +68,8 @@ pub struct Sweep {
     leaving: HashMap<ServerId, Leaving>,
     /// All WebSockets are to end.
     draining: Option<Leaving>,
-    /// All other pipes are to end, if they have not by then: from when on.
-    last: Option<(Ticks, Leaving)>,
+    /// All other pipes are to end, if they have not by then.
+    last: Option<Last>,
     /// Everything is to end at once.
     stopping: Option<Leaving>,
 }
@@ -76,6 +79,14 @@ pub struct Sweep {
 struct Leaving {
     until: Ticks,
     ending: Ending,
+}
+
+/// The last tenth of a drain.
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    from: Ticks,
+    until: Ticks,
+    begun: bool,
 }
 
 /// A server whose pipes are to end.
@@ -138,7 +149,7 @@ impl Wire {
         for Leave { server, over, cause } in leaves {
             let ending = Ending::proxy(Stage::Pipe, *cause);
             let keys = keys.get(server).map_or(&[][..], Vec::as_slice);
-            self.end_paced(keys, self.now, over.unwrap_or_default(), ending);
+            self.end_paced(keys, self.now, over.map_or(0, ticks), ending);
             let until = self.now.saturating_add(over.map_or(0, ticks));
             self.sweep.leaving.insert(*server, Leaving { until, ending });
         }
@@ -151,44 +162,44 @@ impl Wire {
 
     /// Ends all WebSockets with a Close, evenly spread over `over`, and those that are still to
     /// come in what is left of it. Pipes in which we have no word are left to end by themselves for
-    /// as much of `within` as there is; where they are many they are ended one after another, over
-    /// the last tenth of it at the most.
+    /// as much of `within` as there is; where many are left by its last tenth, they are ended from
+    /// then on, at a pace.
     pub fn drain(&mut self, over: Duration, within: Duration) {
         let speaks = |key: &Key| self.slab.get(*key).is_some_and(Pipe::has_relay);
-        let (spoken, silent): (Vec<Key>, Vec<Key>) = self.slab.keys().partition(speaks);
+        let keys: Vec<Key> = self.slab.keys().filter(speaks).collect();
         let ending = Ending::proxy(Stage::Pipe, Cause::Drained);
-        self.end_paced(&spoken, self.now, over, ending);
-        let many = silent.len() as u64 + self.counters.young.get();
-        let last = LAST_PLACE.saturating_mul(many as u32).min(within / 10);
-        // (The clock may be a tick behind.)
-        let from = self.now.saturating_add(1).saturating_add(ticks(within - last));
-        let shutdown = Ending::proxy(Stage::Pipe, Cause::Shutdown);
-        self.end_paced(&silent, from, last, shutdown);
-        let until = from.saturating_add(ticks(last));
-        self.sweep.last = Some((from, Leaving { until, ending: shutdown }));
+        self.end_paced(&keys, self.now, ticks(over), ending);
         let until = self.now.saturating_add(ticks(over));
         self.sweep.draining = Some(Leaving { until, ending });
+        // (The clock may be a tick behind.)
+        let until = self.now.saturating_add(1).saturating_add(ticks(within));
+        let from = until.saturating_sub(ticks(within / 10));
+        self.sweep.last = Some(Last { from, until, begun: false });
+    }
+
+    /// Nearly all of a drain's time is over: what is still there ends in what is left of it.
+    fn end_the_last(&mut self, until: Ticks) {
+        let is_silent = |key: &Key| self.slab.get(*key).is_some_and(|pipe| !pipe.has_relay());
+        let keys: Vec<Key> = self.slab.keys().filter(is_silent).collect();
+        let left = until.saturating_sub(self.now);
+        let span = (keys.len() as u32).div_ceil(LAST_PER_TICK).min(left);
+        self.end_paced(&keys, until.saturating_sub(span), span, SHUTDOWN);
     }
 
     /// A pipe was born while its like are being ended: it ends with them.
     pub(super) fn born_late(&mut self, key: Key) {
         let Some(pipe) = self.slab.get(key) else { return };
-        let at_once = |leaving| (self.now, leaving);
-        let with_all = match pipe.has_relay() {
-            true => self.sweep.draining.map(at_once),
-            false => self.sweep.last,
-        };
-        let with_all = self.sweep.stopping.map(at_once).or(with_all);
+        let last = self.sweep.last.filter(|last| last.begun);
+        let last = last.map(|last| Leaving { until: last.until, ending: SHUTDOWN });
+        let with_all = if pipe.has_relay() { self.sweep.draining } else { last };
+        let with_all = self.sweep.stopping.or(with_all);
         // (A client that still comes to a draining server is tied to it by its cookie: control says
         // when that is over.)
         let with_server = self.sweep.leaving.get(&pipe.server).copied();
         let with_server = with_server.filter(|it| it.ending.cause != Cause::ServerDraining);
         // (A plain pipe may have to end with its server before it has to end with all.)
-        for (from, Leaving { until, ending }) in
-            with_server.map(at_once).into_iter().chain(with_all)
-        {
-            let from = from.max(self.now);
-            let at = from + fastrand::u32(0..=until.saturating_sub(from));
+        for Leaving { until, ending } in with_server.into_iter().chain(with_all) {
+            let at = self.now + fastrand::u32(0..=until.saturating_sub(self.now));
             self.end_later(key, at, ending);
         }
     }
@@ -204,9 +215,9 @@ impl Wire {
         }
     }
 
-    /// Ends pipes evenly spread over so much time from `begin` on; all at `begin` over none.
-    fn end_paced(&mut self, keys: &[Key], begin: Ticks, over: Duration, ending: Ending) {
-        let span = if over.is_zero() { 0 } else { u64::from(ticks(over)) };
+    /// Ends pipes evenly spread over `span` from `begin` on.
+    fn end_paced(&mut self, keys: &[Key], begin: Ticks, span: Ticks, ending: Ending) {
+        let span = u64::from(span);
         for (place, key) in keys.iter().enumerate() {
             // Evenly spread, with jitter inside each one's own share of the time.
             let from = span * place as u64 / keys.len() as u64;
@@ -240,6 +251,10 @@ impl Wire {
     pub(super) fn sweep(&mut self) {
         self.sweep.ending = true;
         self.sweep.demotions = 0;
+        if let Some(last) = self.sweep.last.filter(|last| !last.begun && self.now >= last.from) {
+            self.sweep.last = Some(Last { begun: true, ..last });
+            self.end_the_last(last.until);
+        }
         let slots = self.slab.slots();
         self.sweep.owed = slots.min(self.sweep.owed + slots.div_ceil(TICKS_PER_SECOND));
         let second = self.now / TICKS_PER_SECOND;

@@ -75,7 +75,7 @@ impl Idle {
         kept.iter().for_each(|it| it.channel.leave());
     }
 
-    /// Closes so many, of each server those that have waited longest.
+    /// Closes so many, server by server, of each first those that have waited longest.
     pub fn shed(&mut self, mut most: usize) {
         for kept in self.servers.values_mut() {
             let some = most.min(kept.len());
