@@ -92,7 +92,6 @@ impl Wire {
         };
         let (moved, pause) = self.splice(key, end, &mut through);
         self.counters.bytes.add(DIRECTIONS[end], Gear::Bulk, moved as u64);
-        self.count_many(key, end);
         let Some(pipe) = self.slab.get_mut(key) else { return self.pool.give_back(through) };
         let flow = &mut pipe.flows[end];
         pipe.active = self.now;
@@ -170,7 +169,9 @@ impl Wire {
                 Ok(0) => return Some(Pause::Ended),
                 Ok(n) => {
                     *moved += n;
-                    pipe.flows[end].bytes += n as u64;
+                    if pipe.flows[end].add(n) {
+                        self.count_bytes(key, end);
+                    }
                     self.staged_spliced(key, end, n);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {

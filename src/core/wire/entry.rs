@@ -25,6 +25,9 @@ pub const NO_RULE: u16 = u16::MAX;
 /// No entry in the turn's list, or no borrowed pipe.
 pub const NONE: u32 = u32::MAX;
 
+/// Bytes of one flow that do not wait for the sweep to be counted: no more than 4 GiB can be told.
+const UNCOUNTED_MANY: u64 = 1 << 30;
+
 /// Which way the bytes of a flow go.
 pub const DIRECTIONS: [Direction; 2] = [Direction::FromClient, Direction::FromServer];
 
@@ -163,6 +166,13 @@ impl Default for Flow {
 }
 
 impl Flow {
+    /// So many more were read. Says whether those not counted yet are so many that they have to be
+    /// before the sweep comes by.
+    pub fn add(&mut self, bytes: usize) -> bool {
+        self.bytes += bytes as u64;
+        self.uncounted() >= UNCOUNTED_MANY
+    }
+
     /// Bytes that are not counted for the listener and the server yet; they are counted long before
     /// there are 4 GiB of them.
     pub fn uncounted(&self) -> u64 {

@@ -307,9 +307,11 @@ impl Wire {
             self.staged(key, end, span);
         } else {
             pipe.active = self.now;
-            flow.bytes += span.len() as u64;
+            let many = flow.add(span.len());
             flow.turn = self.turns[self.filling].push(flow.turn, key, end, span);
-            self.count_many(key, end);
+            if many {
+                self.count_bytes(key, end);
+            }
         }
     }
 

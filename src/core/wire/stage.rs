@@ -167,10 +167,9 @@ impl Wire {
 
     /// Plaintext of `end`.
     pub(super) fn opened(&mut self, key: Key, end: usize, span: Span) {
-        if let Some(pipe) = self.slab.get_mut(key) {
-            pipe.flows[end].bytes += span.len() as u64;
+        if self.slab.get_mut(key).is_some_and(|pipe| pipe.flows[end].add(span.len())) {
+            self.count_bytes(key, end);
         }
-        self.count_many(key, end);
         let now = self.milliseconds();
         let Some(pipe) = self.slab.get_mut(key) else { return };
         let mut acts = std::mem::take(&mut self.acts);

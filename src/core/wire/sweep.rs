@@ -15,8 +15,6 @@ use super::entry::{CLIENT, Life, NONE, Phase, Reading, SERVER, TICKS_PER_SECOND,
 use super::slab::Key;
 use super::{How, Moved, Pipe, Wire, closing};
 
-/// Bytes of one flow that are counted before the sweep comes by: no more than 4 GiB can be told.
-const UNCOUNTED_MANY: u64 = 1 << 30;
 /// Silent sweeps after which a flowing end is parked again.
 const COLD_SWEEPS: u8 = 5;
 /// Multishot receives cancelled in one tick at the most: a cancel walks the kernel's table.
@@ -359,15 +357,6 @@ impl Wire {
             self.moved.push(Moved { server: pipe.server, bytes });
         }
         count
-    }
-
-    /// Bytes of a flow have come in: where they are very many, the sweep may come too late to
-    /// count them.
-    pub(super) fn count_many(&mut self, key: Key, end: usize) {
-        let many = |pipe: &Pipe| pipe.flows[end].uncounted() >= UNCOUNTED_MANY;
-        if self.slab.get(key).is_some_and(many) {
-            self.count_bytes(key, end);
-        }
     }
 
     /// Which deadline of the pipe has passed.
