@@ -88,15 +88,19 @@ class Figures:
         """Ours to the better of the peers: ((median, low, high), the peer's name), or None. The
         better one is chosen by its median; then each round gives one ratio, of two runs that stood
         next to each other, because the machine may be fast in one round and slow in another."""
-        ours = self.rounds.get((case, mode, variant, "standpipe", name), {})
         peers = [(self.of(case, mode, variant, peer, name), peer) for peer in PEERS]
         peers = [(known[0], peer) for known, peer in peers if known and known[0] > 0]
         if not peers:
             return None
         peer = min(peers)[1]
-        theirs = self.rounds[case, mode, variant, peer, name]
-        ratios = [ours[turn] / theirs[turn] for turn in ours if theirs.get(turn, 0) > 0]
+        ratios = self.ratios(case, mode, variant, name, peer)
         return ((statistics.median(ratios), min(ratios), max(ratios)), peer) if ratios else None
+
+    def ratios(self, case, mode, variant, name, peer):
+        """Ours to this peer's, of each round that has both."""
+        ours = self.rounds.get((case, mode, variant, "standpipe", name), {})
+        theirs = self.rounds.get((case, mode, variant, peer, name), {})
+        return [ours[turn] / theirs[turn] for turn in ours if theirs.get(turn, 0) > 0]
 
 
 def goals(figures):
@@ -108,11 +112,15 @@ def goals(figures):
             found = [figures.ratio(case, mode, variant, name) for variant in variants]
             if None in found:
                 why = figures.trouble(case, mode, variants[0], "standpipe")
+                # The particulars are told once, at the case.
+                why = (why or "").removeprefix("void: ").split(":")[0]
                 row.append(f"not run: {why}" if why else "not run")
                 continue
-            (ratio, low, high), peer = max(found)
+            ((ratio, low, high), peer), variant = max(zip(found, variants))
             met = "met" if ratio <= wanted[mode] else "**missed**"
-            row.append(f"{ratio:.2f} ({low:.2f}–{high:.2f}, {peer}), wanted ≤ {wanted[mode]:g}: {met}")
+            few = len(figures.ratios(case, mode, variant, name, peer)) == 1
+            rounds = "one round" if few else f"{low:.2f}–{high:.2f}"
+            row.append(f"{ratio:.2f} ({rounds}, {peer}), wanted ≤ {wanted[mode]:g}: {met}")
         rows.append("| " + " | ".join(row) + " |")
     return "\n".join(rows)
 

@@ -32,9 +32,18 @@ class Ratio(unittest.TestCase):
         self.assertIsNone(self.ratio(haproxy=[10]))
 
     def test_the_table_says_what_is_missed_and_what_was_not_run(self):
-        text = goals(Figures(cells(standpipe=[9], haproxy=[10])))
+        text = goals(Figures(cells(standpipe=[9, 9], haproxy=[10, 10])))
         self.assertIn("0.90 (0.90–0.90, haproxy), wanted ≤ 0.8: **missed**", text)
-        self.assertIn("not run", text)
+        self.assertIn("| not run |", text)
+
+    def test_the_table_says_that_there_was_one_round_only(self):
+        text = goals(Figures(cells(standpipe=[9, 9], haproxy=[10, None])))
+        self.assertIn("0.90 (one round, haproxy)", text)
+
+    def test_the_table_says_in_few_words_why_there_is_no_figure(self):
+        void = {"case": "talk", "mode": "l4", "variant": "1000", "target": "standpipe", "repeat": 0,
+                "trouble": "void: the generator itself was late: lag p99 9.47 ms"}
+        self.assertIn("| not run: the generator itself was late |", goals(Figures([void])))
 
 
 if __name__ == "__main__":
