@@ -29,6 +29,7 @@ class Case:
     repeats: int | None = None  # None: as the options say
     quick: tuple = ()           # variants of a quick run; none: left out
     only: Callable = field(default=lambda mode, variant: True)
+    control: str = ""           # congestion control; none: the run's
 
 
 def with_sides(rig, target, run, manner="echo", **values):
@@ -101,6 +102,16 @@ def bulk(rig, target, mode, variant):
         return {"cpu_ns_byte": extra.get("target_cpu_ns_per_byte"),
                 "gbit": extra["gigabits_per_second"]}
     return with_sides(rig, target, run, manner="sink", bulk=True)
+
+
+def paced(rig, target, mode, variant):
+    """Bulk over sockets of BBR, which paces what the others send at once."""
+    usual = rig.network.chosen
+    rig.network.choose("bbr")
+    try:
+        return bulk(rig, target, mode, variant)
+    finally:
+        rig.network.choose(usual)
 
 
 def churn(rig, target, mode, variant):
@@ -288,6 +299,9 @@ CASES = (
     Case("bulk", "CPU of one byte, streams one way, 64 KiB writes", bulk,
          {"cpu_ns_byte": ("CPU of the proxy", "ns"), "gbit": ("through", "Gbit/s")},
          variants=("1", "16", "256"), quick=("16",)),
+    Case("paced", "CPU of one byte where the congestion control is BBR", paced,
+         {"cpu_ns_byte": ("CPU of the proxy", "ns"), "gbit": ("through", "Gbit/s")},
+         variants=("16",), targets=PROXIES, control="bbr"),
     Case("churn", "CPU of one connection, accept to close, one message", churn,
          {"cpu_us": CPU, "connect_p50_us": ("open p50", "µs"), "connect_p99_us": ("open p99", "µs"),
           "resumed": ("resumed", "%")}, quick=("full", "resumed"), **KINDS),
@@ -336,7 +350,7 @@ CASES = (
 HEADLINE = {"idle": ("",), "talk": ("1000",), "light": ("4000", "15000"), "bulk": ("16",),
             "churn": ("full", "resumed"), "fixed": ("50 %",)}
 HEADLINE_ROUNDS = 3             # before anything else gets its turn
-THEN = ("storm", "nat", "bytes", "silence", "broadcast", "connections", "servers", "size", "cores")
+THEN = ("storm", "nat", "bytes", "paced", "silence", "broadcast", "connections", "servers", "size", "cores")
 
 
 def order(repeats, headline_repeats):

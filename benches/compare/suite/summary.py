@@ -181,16 +181,17 @@ def repeats(machine):
     return f"Runs of each cell: {', '.join(known)}." if known else "Nothing was measured yet."
 
 
-def congestion(machine):
-    """The kernel's choice for every socket; results from before it was noted have none."""
-    known = machine.get("congestion_control")
-    return f" ({known} for congestion control)" if known else ""
+def network(machine):
+    """What sockets were made in; older results name the host's congestion control, or nothing."""
+    host = machine.get("congestion_control")
+    known = machine.get("network", host and f"{host} for congestion control")
+    return f" ({known})" if known else ""
 
 
 def page(machine, figures, pictures):
     out = [f"# standpipe beside HAProxy and nginx: {machine['date']}", "",
            f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Linux "
-           f"{machine['kernel']}{congestion(machine)}; {'; '.join(machine['versions'].values())}.", "",
+           f"{machine['kernel']}{network(machine)}; {'; '.join(machine['versions'].values())}.", "",
            f"{machine['how']} {repeats(machine)}", "",
            "Numbers are medians, with the lowest and the highest run in brackets. `direct` is "
            "client and server without a proxy: the floor.", "",
