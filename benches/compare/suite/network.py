@@ -24,19 +24,12 @@ class Network:
     wanted; congestion control then is what the host has."""
 
     def __init__(self, wanted=True):
-        self.own = wanted and (unshare(CLONE_NEWNET) or unshare_as_user())
-        if self.own:
-            raise_loopback()
-            self.own = self.choose(DEFAULT)
+        self.own = wanted and works_in_a_child() and make()
         self.chosen = CONTROL.read_text().strip()
 
     def choose(self, name):
         """Sets what sockets made from now on use; false where that may not be."""
-        if name not in AVAILABLE.read_text().split():
-            return False
-        try:
-            CONTROL.write_text(name)
-        except OSError:
+        if not set_control(name):
             return False
         self.chosen = name
         return True
@@ -47,6 +40,35 @@ class Network:
     def words(self):
         return (f"{self.chosen} for congestion control, in a network namespace of its own" if self.own
                 else f"{self.chosen} for congestion control, as the host has it")
+
+
+def works_in_a_child():
+    """Tried where it does no harm: whoever has left the host's network cannot return to it, and a
+    security module may give a namespace but no right to anything in it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if make() else 1)
+        finally:
+            os._exit(1)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def make():
+    if not (unshare(CLONE_NEWNET) or unshare_as_user()):
+        return False
+    raise_loopback()
+    return set_control(DEFAULT)
+
+
+def set_control(name):
+    if name not in AVAILABLE.read_text().split():
+        return False
+    try:
+        CONTROL.write_text(name)
+    except OSError:
+        return False
+    return True
 
 
 def unshare(flags):
