@@ -104,16 +104,6 @@ def bulk(rig, target, mode, variant):
     return with_sides(rig, target, run, manner="sink", bulk=True)
 
 
-def paced(rig, target, mode, variant):
-    """Bulk over sockets of BBR, which paces what the others send at once."""
-    usual = rig.network.chosen
-    rig.network.choose("bbr")
-    try:
-        return bulk(rig, target, mode, variant)
-    finally:
-        rig.network.choose(usual)
-
-
 def churn(rig, target, mode, variant):
     """Connect, handshake, one message, leave: a fixed number a second."""
     resumed = () if variant == "resumed" else ("--no-resumption",)
@@ -284,6 +274,7 @@ def memory(pid, name):
 CPU = ("CPU of the proxy", "µs")
 LATENCY = {"p50_us": ("latency p50", "µs"), "p99_us": ("latency p99", "µs"),
            "p999_us": ("latency p99.9", "µs"), "max_us": ("latency max", "µs")}
+BULK = {"cpu_ns_byte": ("CPU of the proxy", "ns"), "gbit": ("through", "Gbit/s")}
 KINDS = {"variants": ("full", "resumed"), "only": lambda mode, v: mode == "wss" or v == "full"}
 
 CASES = (
@@ -296,11 +287,9 @@ CASES = (
          variants=("32", "1000", "8000", "1000 of 8000"), quick=("1000",)),
     Case("light", "CPU of one round trip, 2,000 sockets at a low rate", light,
          {"cpu_us": CPU, **LATENCY}, variants=("4000", "15000"), quick=("4000", "15000")),
-    Case("bulk", "CPU of one byte, streams one way, 64 KiB writes", bulk,
-         {"cpu_ns_byte": ("CPU of the proxy", "ns"), "gbit": ("through", "Gbit/s")},
+    Case("bulk", "CPU of one byte, streams one way, 64 KiB writes", bulk, BULK,
          variants=("1", "16", "256"), quick=("16",)),
-    Case("paced", "CPU of one byte where the congestion control is BBR", paced,
-         {"cpu_ns_byte": ("CPU of the proxy", "ns"), "gbit": ("through", "Gbit/s")},
+    Case("paced", "CPU of one byte where the congestion control is BBR", bulk, BULK,
          variants=("16",), targets=PROXIES, control="bbr"),
     Case("churn", "CPU of one connection, accept to close, one message", churn,
          {"cpu_us": CPU, "connect_p50_us": ("open p50", "µs"), "connect_p99_us": ("open p99", "µs"),
@@ -350,7 +339,8 @@ CASES = (
 HEADLINE = {"idle": ("",), "talk": ("1000",), "light": ("4000", "15000"), "bulk": ("16",),
             "churn": ("full", "resumed"), "fixed": ("50 %",)}
 HEADLINE_ROUNDS = 3             # before anything else gets its turn
-THEN = ("storm", "nat", "bytes", "paced", "silence", "broadcast", "connections", "servers", "size", "cores")
+THEN = ("storm", "nat", "bytes", "paced", "silence", "broadcast", "connections", "servers", "size",
+        "cores")
 
 
 def order(repeats, headline_repeats):

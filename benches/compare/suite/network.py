@@ -3,6 +3,7 @@ the machine is in the way, and so that TCP's congestion control is Linux's own d
 suite is run. A host's choice is one more thing in which two machines differ, and it weighs: BBR
 arms a timer for nearly every packet of a burst on the loopback."""
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -25,21 +26,24 @@ class Network:
 
     def __init__(self, wanted=True):
         self.own = wanted and works_in_a_child() and make()
-        self.chosen = CONTROL.read_text().strip()
-
-    def choose(self, name):
-        """Sets what sockets made from now on use; false where that may not be."""
-        if not set_control(name):
-            return False
-        self.chosen = name
-        return True
 
     def can(self, name):
         return self.own and name in AVAILABLE.read_text().split()
 
+    @contextlib.contextmanager
+    def under(self, name):
+        """Sockets made inside use this congestion control."""
+        usual = control()
+        if not set_control(name):
+            raise ValueError(f"sockets cannot be given {name}")
+        try:
+            yield
+        finally:
+            set_control(usual)
+
     def words(self):
-        return (f"{self.chosen} for congestion control, in a network namespace of its own" if self.own
-                else f"{self.chosen} for congestion control, as the host has it")
+        where = "in a network namespace of its own" if self.own else "as the host has it"
+        return f"{control()} for congestion control, {where}"
 
 
 def works_in_a_child():
@@ -59,6 +63,10 @@ def make():
         return False
     raise_loopback()
     return set_control(DEFAULT)
+
+
+def control():
+    return CONTROL.read_text().strip()
 
 
 def set_control(name):

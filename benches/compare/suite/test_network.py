@@ -4,7 +4,7 @@ import os
 import socket
 import unittest
 
-from suite.network import CONTROL, DEFAULT, Network
+from suite.network import DEFAULT, Network, control
 
 
 def inside(look):
@@ -29,27 +29,33 @@ def loopback():
         return None
     with socket.create_server(("127.0.0.1", 0)) as server:
         socket.create_connection(server.getsockname()).close()
-    return network.chosen, CONTROL.read_text().strip()
+    before = control()
+    with network.under("reno"):
+        inside = control()
+    return before, inside, control()
 
 
 def unknown():
-    network = Network()
-    return network.choose("no-such-control"), network.can("no-such-control"), \
-        network.chosen == CONTROL.read_text().strip()
+    network, before = Network(), control()
+    try:
+        with network.under("no-such-control"):
+            return "was taken"
+    except ValueError:
+        return network.can("no-such-control"), control() == before
 
 
 class Own(unittest.TestCase):
-    def test_it_has_a_loopback_and_the_kernels_default(self):
-        before = CONTROL.read_text()
+    def test_it_has_a_loopback_and_other_controls_for_a_while(self):
+        before = control()
         said = inside(loopback)
         if said == "None":
             self.skipTest("no network namespace may be made here")
-        self.assertEqual(said, repr((DEFAULT, DEFAULT)))
-        self.assertEqual(CONTROL.read_text(), before)
+        self.assertEqual(said, repr((DEFAULT, "reno", DEFAULT)))
+        self.assertEqual(control(), before)
 
     def test_a_control_the_kernel_lacks_is_refused_and_nothing_changed(self):
-        self.assertEqual(inside(unknown), repr((False, False, True)))
+        self.assertEqual(inside(unknown), repr((False, True)))
 
     def test_the_hosts_network_is_named_as_such(self):
         self.assertEqual(inside(lambda: Network(wanted=False).words()),
-                         repr(f"{CONTROL.read_text().strip()} for congestion control, as the host has it"))
+                         repr(f"{control()} for congestion control, as the host has it"))
