@@ -50,6 +50,16 @@ pub enum Scene {
     Audit(AuditArgs),
     /// The server side: echo, sink or source, well or badly behaved.
     Echo(EchoArgs),
+    /// How far apart two cores are: a cache line's way there and back.
+    Hop(HopArgs),
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct HopArgs {
+    /// The number of a core
+    pub one: usize,
+    /// The number of another
+    pub other: usize,
 }
 
 /// Where to and from where: what every scene understands.

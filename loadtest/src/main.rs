@@ -8,6 +8,7 @@ mod conductor;
 mod echo;
 mod engine;
 mod frame;
+mod hop;
 mod live;
 mod message;
 mod outcome;
@@ -34,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
-use cli::{Cli, EchoArgs, Scene};
+use cli::{Cli, EchoArgs, HopArgs, Scene};
 use signals::Interrupt;
 
 fn main() -> ExitCode {
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         Scene::Churn(args) => (scene::churn(args, &interrupt), &args.target),
         Scene::Audit(args) => (scene::audit(args, &interrupt), &args.target),
         Scene::Echo(args) => return echo(args, &interrupt),
+        Scene::Hop(args) => return hop(args),
     };
     match done.and_then(|outcome| report::deliver(&outcome, &target.output)) {
         Ok(code) => ExitCode::from(code),
@@ -102,6 +104,16 @@ fn echo(args: &EchoArgs, interrupt: &Interrupt) -> ExitCode {
                 units::show_count(seen.accepted.load(Relaxed)),
                 units::show_bytes(seen.bytes.load(Relaxed) as f64)
             );
+            ExitCode::SUCCESS
+        }
+        Err(why) => fail(&why),
+    }
+}
+
+fn hop(args: &HopArgs) -> ExitCode {
+    match hop::round_trip_ns(args.one, args.other) {
+        Ok(ns) => {
+            println!("{ns:.1} ns");
             ExitCode::SUCCESS
         }
         Err(why) => fail(&why),

@@ -238,6 +238,14 @@ class Rig:
 
     # -- the generator ----------------------------------------------------------------------
 
+    def hop(self):
+        """Nanoseconds of a cache line's way from the proxy's core to the load's and back, or None
+        where it cannot be told."""
+        command = [self.found["standpipe-load"], "hop", self.proxy_core,
+                   self.load_cores.partition(",")[0]]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        return float(done.stdout.split()[0]) if done.returncode == 0 else None
+
     def load(self, scene, target, mode, *arguments, pid=None, limit=120.0, background=False,
              cores=None, sources=SOURCES):
         """Runs the generator and returns its JSON. Raises Void or Broken; never guesses."""

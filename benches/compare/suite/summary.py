@@ -188,7 +188,7 @@ def network(machine):
     return f" ({known})" if known else ""
 
 
-def page(machine, figures, pictures):
+def page(machine, figures, apart, pictures):
     out = [f"# standpipe beside HAProxy and nginx: {machine['date']}", "",
            f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Linux "
            f"{machine['kernel']}{network(machine)}; {'; '.join(machine['versions'].values())}.", "",
@@ -198,6 +198,10 @@ def page(machine, figures, pictures):
            "## Figures to reach", "",
            "Medians of the ratios of single rounds, with the lowest and the highest round and the "
            "peer in brackets.", "", goals(figures), ""]
+    if apart.rounds:
+        out += ["### With the cores apart", "",
+                "The same, of the rounds in which the host had the cores on different caches all "
+                "the time.", "", goals(apart), ""]
     if machine["trouble"]:
         out[2:2] = ["**Not all is well: these were void or went wrong, and are missing below.**", "",
                     *(f"* {line}" for line in machine["trouble"]), ""]
