@@ -243,7 +243,10 @@ class Rig:
         where it cannot be told."""
         command = [self.found["standpipe-load"], "hop", self.proxy_core,
                    self.load_cores.partition(",")[0]]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        except subprocess.TimeoutExpired:
+            return None
         return float(done.stdout.split()[0]) if done.returncode == 0 else None
 
     def load(self, scene, target, mode, *arguments, pid=None, limit=120.0, background=False,

@@ -200,8 +200,8 @@ def page(machine, figures, apart, pictures):
            "peer in brackets.", "", goals(figures), ""]
     if apart.rounds:
         out += ["### With the cores apart", "",
-                "The same, of the rounds in which the host had the cores on different caches all "
-                "the time.", "", goals(apart), ""]
+                "The same, of the rounds in which the host had the cores farther apart than usual, "
+                "all the time.", "", goals(apart), ""]
     if machine["trouble"]:
         out[2:2] = ["**Not all is well: these were void or went wrong, and are missing below.**", "",
                     *(f"* {line}" for line in machine["trouble"]), ""]
