@@ -118,8 +118,8 @@ def goals(figures):
                 continue
             ((ratio, low, high), peer), variant = max(zip(found, variants))
             met = "met" if ratio <= wanted[mode] else "**missed**"
-            few = len(figures.ratios(case, mode, variant, name, peer)) == 1
-            rounds = "one round" if few else f"{low:.2f}–{high:.2f}"
+            count = len(figures.ratios(case, mode, variant, name, peer))
+            rounds = "one round" if count == 1 else f"{low:.2f}–{high:.2f} in {count}"
             row.append(f"{ratio:.2f} ({rounds}, {peer}), wanted ≤ {wanted[mode]:g}: {met}")
         rows.append("| " + " | ".join(row) + " |")
     return "\n".join(rows)
@@ -196,12 +196,11 @@ def page(machine, figures, apart, pictures):
            "Numbers are medians, with the lowest and the highest run in brackets. `direct` is "
            "client and server without a proxy: the floor.", "",
            "## Figures to reach", "",
-           "Medians of the ratios of single rounds, with the lowest and the highest round and the "
-           "peer in brackets.", "", goals(figures), ""]
+           "Medians of the ratios of single rounds; in brackets the lowest and the highest, of how "
+           "many, and the peer.", "", goals(figures), ""]
     if apart.rounds:
         out += ["### With the cores apart", "",
-                "The same, of the rounds in which the host had the cores farther apart than usual, "
-                "all the time.", "", goals(apart), ""]
+                "The same, of the runs that had the cores farther apart than usual, all the time.", "", goals(apart), ""]
     if machine["trouble"]:
         out[2:2] = ["**Not all is well: these were void or went wrong, and are missing below.**", "",
                     *(f"* {line}" for line in machine["trouble"]), ""]

@@ -33,7 +33,7 @@ class Ratio(unittest.TestCase):
 
     def test_the_table_says_what_is_missed_and_what_was_not_run(self):
         text = goals(Figures(cells(standpipe=[9, 9], haproxy=[10, 10])))
-        self.assertIn("0.90 (0.90–0.90, haproxy), wanted ≤ 0.8: **missed**", text)
+        self.assertIn("0.90 (0.90–0.90 in 2, haproxy), wanted ≤ 0.8: **missed**", text)
         self.assertIn("| not run |", text)
 
     def test_the_table_says_that_there_was_one_round_only(self):
