@@ -62,8 +62,8 @@ class Placement:
         away = [cell for cell in every if not self.usual(cell)]
         if not away:
             return []
-        only = sorted({" ".join(filter(None, group_of(cell)[:3])) for cell in away
-                       if self.seldom[group_of(cell)] == 0})
+        only = sorted({" ".join(filter(None, (*group_of(cell)[:3], group_of(cell)[3] and "direct")))
+                       for cell in away if self.seldom[group_of(cell)] == 0})
         more = (f" Where a target has no other run they count all the same: {'; '.join(only)}."
                 if only else "")
         return [f"In {len(away)} of {len(every)} runs the host had moved the two cores elsewhere for a "

@@ -73,9 +73,10 @@ class Runs(unittest.TestCase):
         self.assertEqual(Placement(book).few(), {(few, 1), (few, 2), (few, 3)})
 
     def test_the_floor_stands_alone(self):
-        book = cells(direct=[NEAR], standpipe=[FAR, NEAR, NEAR])
+        book = cells(direct=[FAR], standpipe=[FAR, NEAR, NEAR, NEAR])
         counted = Placement(book).count(book)
-        self.assertEqual((turns(counted, "direct"), turns(counted, "standpipe")), ([0], [1, 2]))
+        self.assertEqual((turns(counted, "direct"), turns(counted, "standpipe")), ([0], [1, 2, 3]))
+        self.assertIn("count all the same: talk l4 1000 direct.", Placement(book).words()[0])
 
 
 if __name__ == "__main__":
