@@ -18,8 +18,8 @@ const PARTS: usize = 9;
 const TIME_MAX: Duration = Duration::from_secs(1);
 /// What the answering thread takes for the end.
 const OVER: u32 = u32::MAX;
-/// Spins between two looks at the clock, which costs about as much as a trip.
-const SPINS: u32 = 1 << 16;
+/// Spins between two looks at the clock, over all trips: a look costs about as much as a trip.
+const SPINS: u32 = 1 << 13;
 
 /// A cache line and nothing else in it, nor in the one that is fetched along with it.
 #[repr(align(128))]
@@ -40,13 +40,21 @@ pub fn round_trip_ns(one: usize, other: usize) -> Result<f64, String> {
     let line = Line(AtomicU32::new(0));
     let line = &line.0;
     thread::scope(|scope| {
-        let answering = scope.spawn(move || pin(other).map(|()| answer(line)));
-        let asking = scope.spawn(move || {
-            let parts = pin(one).and_then(|()| ask(line));
-            // Whatever came of it, the other one is not left waiting.
+        // A thread that cannot be had must not leave the other one waiting.
+        let thread = |why: std::io::Error| {
             line.store(OVER, Release);
-            parts
-        });
+            format!("no thread to be had: {why}")
+        };
+        let answering = thread::Builder::new()
+            .spawn_scoped(scope, move || pin(other).map(|()| answer(line)))
+            .map_err(thread)?;
+        let asking = thread::Builder::new()
+            .spawn_scoped(scope, move || {
+                let parts = pin(one).and_then(|()| ask(line));
+                line.store(OVER, Release);
+                parts
+            })
+            .map_err(thread)?;
         let parts = asking.join().map_err(|_| "the asking thread panicked".to_owned())?;
         answering.join().map_err(|_| "the answering thread panicked".to_owned())??;
         let mut parts = parts?;
@@ -63,17 +71,16 @@ fn pin(core: usize) -> Result<(), String> {
 /// Says odd numbers, and waits for the even one that follows each.
 fn ask(line: &AtomicU32) -> Result<Vec<f64>, String> {
     let until = Instant::now() + TIME_MAX;
-    let mut said = 0;
+    let (mut said, mut spins) = (0, 0_u32);
     let mut parts = Vec::with_capacity(PARTS);
     for _ in 0..PARTS {
         let began = Instant::now();
         for _ in 0..PART_TRIPS {
             line.store(said + 1, Release);
             said += 2;
-            let mut spins = 0;
             while line.load(Acquire) != said {
                 spin_loop();
-                spins += 1;
+                spins = spins.wrapping_add(1);
                 if spins % SPINS == 0 && Instant::now() > until {
                     return Err(format!(
                         "no hop within {} s: others hold a core",

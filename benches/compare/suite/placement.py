@@ -5,8 +5,10 @@ tells."""
 
 import statistics
 
+from .cases import PEERS
+
 UNLIKE = 2.0                    # times the usual hop of the run, or that part of it
-RUNS_MIN = 3                    # with fewer runs at the usual hop there are to be more
+ROUNDS_MIN = 3                  # with fewer rounds at the usual hop there are to be more
 
 
 def group_of(cell):
@@ -22,35 +24,41 @@ class Placement:
         self.groups = {}
         for cell in cells:
             self.groups.setdefault(group_of(cell), []).append(cell)
-        self.seldom = {group: self.least_runs(found) for group, found in self.groups.items()}
+        self.likes = {group: self.like_rounds(found) for group, found in self.groups.items()}
 
     def usual(self, cell):
+        """A run whose hop could not be told may have been anywhere, unless none could."""
         low, high = self.hop / UNLIKE, self.hop * UNLIKE
-        return all(low <= hop <= high for hop in cell.get("hop_ns", ()))
+        hops = cell.get("hop_ns", ())
+        return not self.hop or (len(hops) == 2 and all(low <= hop <= high for hop in hops))
 
     def apart(self, cell):
         hops = cell.get("hop_ns", ())
-        return bool(hops) and min(hops) > self.hop * UNLIKE
+        return len(hops) == 2 and min(hops) > self.hop * UNLIKE
 
-    def least_runs(self, cells):
-        """Runs as usual of that target which has fewest of them."""
-        runs = {}
+    def like_rounds(self, cells):
+        """How many rounds have ours and a peer as usual, of that peer which has fewest of them."""
+        turns = {}
         for cell in cells:
             if "figures" in cell:
-                target = cell["target"]
-                runs[target] = runs.get(target, 0) + self.usual(cell)
-        return min(runs.values(), default=0)
+                found = turns.setdefault(cell["target"], set())
+                found |= {cell["repeat"]} if self.usual(cell) else set()
+        ours = turns.get("standpipe")
+        pairs = [found if ours is None else found & ours
+                 for target, found in turns.items() if target in PEERS]
+        return min(map(len, pairs or turns.values()), default=0)
 
     def few(self):
-        """(group, round) of runs that were not as usual, of what has too few that were."""
+        """(group, round) of runs that were not as usual, of what has too few rounds that were. The
+        floor is measured once, wherever that was."""
         return {(group, cell["repeat"]) for group, found in self.groups.items() for cell in found
-                if self.seldom[group] < RUNS_MIN and not self.usual(cell)}
+                if self.likes[group] < ROUNDS_MIN and not group[-1] and not self.usual(cell)}
 
     def count(self, cells):
-        """The cells whose figures count: those as usual, where each target has one. What went wrong
-        is told wherever the cores were."""
+        """The cells whose figures count: those as usual, where there is a round of such. What went
+        wrong is told wherever the cores were."""
         return [cell for cell in cells if "figures" not in cell or self.usual(cell)
-                or self.seldom[group_of(cell)] == 0]
+                or self.likes[group_of(cell)] == 0]
 
     def far(self, cells):
         """The cells that had the cores apart all the time."""
@@ -58,15 +66,16 @@ class Placement:
 
     def words(self):
         """Notes for the summary."""
-        every = [cell for found in self.groups.values() for cell in found]
-        away = [cell for cell in every if not self.usual(cell)]
+        runs = [cell for found in self.groups.values() for cell in found
+                if "figures" in cell and cell["case"] != "capacity"]
+        away = [cell for cell in runs if not self.usual(cell)]
         if not away:
             return []
         only = sorted({" ".join(filter(None, (*group_of(cell)[:3], group_of(cell)[3] and "direct")))
-                       for cell in away if self.seldom[group_of(cell)] == 0})
-        more = (f" Where a target has no other run they count all the same: {'; '.join(only)}."
+                       for cell in away if self.likes[group_of(cell)] == 0})
+        more = (f" Where there is no round without such they count all the same: {'; '.join(only)}."
                 if only else "")
-        return [f"In {len(away)} of {len(every)} runs the host had moved the two cores elsewhere for a "
-                f"time ({len(self.far(every))}: farther apart all the time): the hop between them was "
-                f"more than {UNLIKE:g} times the usual {self.hop:.0f} ns, or less than half of it. They "
-                f"do not count where others do.{more}"]
+        return [f"Before or after {len(away)} of {len(runs)} runs the host had the two cores elsewhere "
+                f"than usual ({len(self.far(runs))}: farther apart both times): the hop between them was "
+                f"more than {UNLIKE:g} times the usual {self.hop:.0f} ns, less than half of it, or could "
+                f"not be told. They do not count where others do.{more}"]

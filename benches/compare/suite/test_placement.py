@@ -33,13 +33,13 @@ class Runs(unittest.TestCase):
         ratios = Figures(placement.count(book)).ratios("talk", "l4", "1000", "cpu_us", "haproxy")
         self.assertEqual(len(ratios), 2)
         words, = placement.words()
-        self.assertIn("In 5 of 12 runs", words)
-        self.assertIn("(3: farther apart all the time)", words)
+        self.assertIn("Before or after 5 of 12 runs", words)
+        self.assertIn("(3: farther apart both times)", words)
         self.assertIn("the usual 70 ns", words)
         self.assertNotIn("count all the same", words)
 
-    def test_where_a_target_has_no_run_as_usual_all_count_and_it_is_said(self):
-        book = cells(standpipe=[FAR, MOVED], haproxy=[NEAR, FAR]) + \
+    def test_where_no_round_has_both_as_usual_all_count_and_it_is_said(self):
+        book = cells(standpipe=[FAR, MOVED, NEAR], haproxy=[NEAR, NEAR, FAR]) + \
             cells("32", standpipe=[NEAR, NEAR], haproxy=[NEAR, NEAR])
         placement = Placement(book)
         self.assertEqual(placement.count(book), book)
@@ -59,6 +59,10 @@ class Runs(unittest.TestCase):
         self.assertEqual(placement.count(book), book)
         self.assertEqual((placement.far(book), placement.words(), placement.few()), ([], [], set()))
 
+    def test_a_hop_that_could_not_be_told_may_have_been_any(self):
+        book = cells(standpipe=[NEAR, [60], [], NEAR])
+        self.assertEqual(turns(Placement(book).count(book), "standpipe"), [0, 3])
+
     def test_results_that_know_no_hops_count(self):
         book = cells(standpipe=[[], []])
         for cell in book:
@@ -71,6 +75,9 @@ class Runs(unittest.TestCase):
             cells("32", standpipe=[NEAR, NEAR, NEAR, FAR])
         few = ("talk", "l4", "1000", False)
         self.assertEqual(Placement(book).few(), {(few, 1), (few, 2), (few, 3)})
+        # Three of each, and not one that could be compared.
+        book = cells("32", standpipe=[NEAR] * 3 + [FAR] * 3, haproxy=[FAR] * 3 + [NEAR] * 3)
+        self.assertEqual(len(Placement(book).few()), 6)
 
     def test_the_floor_stands_alone(self):
         book = cells(direct=[FAR], standpipe=[FAR, NEAR, NEAR, NEAR])
