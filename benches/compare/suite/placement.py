@@ -17,7 +17,7 @@ def group_of(cell):
 
 
 class Placement:
-    """Every cell by where the cores were: as usual, farther apart all the time, or neither."""
+    """Every cell by where the cores were: as usual, farther apart before and after, or neither."""
 
     def __init__(self, cells):
         self.hop = statistics.median([hop for cell in cells for hop in cell.get("hop_ns", ())] or [0])
@@ -61,7 +61,7 @@ class Placement:
                 or self.likes[group_of(cell)] == 0]
 
     def far(self, cells):
-        """The cells that had the cores apart all the time."""
+        """The cells that had the cores apart before and after."""
         return [cell for cell in cells if self.apart(cell)]
 
     def words(self):

@@ -119,7 +119,7 @@ def goals(figures, absent="not run"):
             met = "met" if ratio <= wanted[mode] else "**missed**"
             count = len(figures.ratios(case, mode, variant, name, peer))
             rounds = "one round" if count == 1 else f"{low:.2f}–{high:.2f} in {count}"
-            # Where two digits would hide why it is missed there is a third.
+            # Where two digits would hide why it is missed there are four.
             shown = f"{ratio:.2f}" if (float(f"{ratio:.2f}") <= wanted[mode]) == (met == "met") \
                 else f"{ratio:.4f}"
             row.append(f"{shown} ({rounds}, {peer}), wanted ≤ {wanted[mode]:g}: {met}")
